@@ -1,0 +1,58 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := runs/village
+
+.PHONY: demo test quick check bench model mini assets browser clean
+
+demo: $(VENV)/.app
+	$(BIN)/python app.py
+
+# torch comes first and pinned, so that nothing else pulls another build of it.
+$(VENV)/.app: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet "$(TORCH)" -r requirements.txt
+	touch $@
+
+$(VENV)/.test: $(VENV)/.app pyproject.toml
+	$(BIN)/pip install --quiet "$(TORCH)" -e ".[test]"
+	touch $@
+
+test: $(VENV)/.test browser check
+	$(BIN)/python -m pytest -m "not slow and not browser"
+	$(BIN)/python -m pytest -m "slow and not browser"
+	$(BIN)/python -m pytest -m browser
+
+quick: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not slow and not browser"
+
+check: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The browser tests drive the system's Chromium; its packages come from the system's own archive.
+browser:
+	@sh tests/browser/install_chromium.sh
+
+bench: $(VENV)/.test
+	$(BIN)/python -m clas_core.bench
+
+# The embedded model from its seeds: hours on two cores, minutes with a GPU; resumes when killed.
+model: $(VENV)/.app
+	$(BIN)/python -m clas_core.village model --run $(RUN)
+	$(MAKE) assets
+
+# A miniature of it, in under three minutes, into runs/mini.
+mini: $(VENV)/.app
+	$(BIN)/python -m clas_core.village model --preset mini --run runs/mini --out runs/mini/model
+
+# Everything measured on the embedded model: atlas, layouts, first screen.
+assets: $(VENV)/.app
+	$(BIN)/python -m clas_core.village assets
+
+clean:
+	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
