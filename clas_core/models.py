@@ -1,0 +1,301 @@
+"""Load a causal language model and find its MLP neurons.
+
+The only file that knows architectures. A *neuron* is one unit of the intermediate activation `h`,
+the input of the MLP's down-projection (Tang et al., arXiv 2402.16438).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from .errors import ClasError
+from .paths import ASSETS
+
+_NOT_AN_MLP = ("attn", "attention", "per_layer")  # maps of the same shapes as an MLP's
+_GATE_NAMES = ("gate", "w1")
+
+
+class UnsupportedModel(ClasError):
+    """No MLP neurons could be found; the message names the model class and what was looked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class MLP:
+    """The MLP of one decoder layer.
+
+    `down` maps neurons to the residual stream: its input is `h` [..., neurons]. `gate` is the
+    module whose output, at `gate_slice` of the last axis, is the gate before its activation
+    function; None in MLPs without a gate, where the sign of `h` itself is read. (Every gate
+    function in use has the sign of its argument.)
+    """
+
+    layer: int
+    down: nn.Module
+    gate: nn.Module | None
+    gate_slice: slice
+    neurons: int
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The down-projection's, [hidden, neurons] unless `stored_transposed`."""
+        return self.down.get_parameter("weight")
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """The down-projection's, [hidden]."""
+        bias = getattr(self.down, "bias", None)
+        return bias if isinstance(bias, torch.Tensor) else None
+
+    @property
+    def stored_transposed(self) -> bool:
+        """Whether the weight is [neurons, hidden], as in GPT-2's Conv1D."""
+        return isinstance(self.down, Conv1D)
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """A batch of texts as the model takes it, all [texts, length], on the model's device.
+
+    `content` is True at tokens of the text itself: neither padding nor special tokens.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    content: torch.Tensor
+
+    @property
+    def inputs(self) -> dict[str, torch.Tensor]:
+        """Keyword arguments for the model's forward."""
+        return {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageModel:
+    """A causal language model, its tokenizer and its MLPs. Made by `load`."""
+
+    model: PreTrainedModel
+    tokenizer: Any
+    name: str
+    revision: str | None
+    blocks: tuple[nn.Module, ...]
+    mlps: tuple[MLP, ...]
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.blocks)
+
+    @property
+    def num_neurons(self) -> int:
+        """MLP neurons in each layer."""
+        return self.mlps[0].neurons
+
+    @property
+    def hidden_size(self) -> int:
+        return self.model.config.get_text_config().hidden_size
+
+    @cached_property
+    def pad_id(self) -> int:
+        """What fills short rows; masked out, so any token does where none is defined."""
+        tokenizer = self.tokenizer
+        candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+        return next(token for token in candidates if token is not None)
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of tokens that aren't text. The unknown token is text, unless it is a mark too."""
+        t = self.tokenizer
+        marks = {t.bos_token_id, t.eos_token_id, t.pad_token_id} - {None}
+        return frozenset(set(t.all_special_ids) - {t.unk_token_id} | marks)
+
+    def encode(self, texts: Sequence[str], padding_side: str = "right") -> Encoded:
+        """Tokenize `texts` with the special tokens that the tokenizer adds, and pad them.
+
+        Padded here, not by the tokenizer, whose padding state is shared between threads.
+        Raises ClasError if there is no text or one has no tokens.
+        """
+        if padding_side not in ("left", "right"):
+            raise ClasError(f"Padding side must be 'left' or 'right', not {padding_side!r}.")
+        if not texts:
+            raise ClasError("There is no text to encode: give at least one sentence.")
+        rows = self.tokenizer(list(texts))["input_ids"]
+        if not all(rows):
+            empty = next(index for index, row in enumerate(rows, start=1) if not row)
+            raise ClasError(f"Text {empty} is empty: give at least one character.")
+        shape = (len(rows), max(map(len, rows)))
+        input_ids = torch.full(shape, self.pad_id, dtype=torch.long)
+        attention_mask = torch.zeros(shape, dtype=torch.long)
+        for index, row in enumerate(rows):
+            place = slice(0, len(row)) if padding_side == "right" else slice(-len(row), None)
+            input_ids[index, place] = torch.tensor(row, dtype=torch.long)
+            attention_mask[index, place] = 1
+        special = torch.isin(input_ids, torch.tensor(sorted(self.special_ids), dtype=torch.long))
+        content = attention_mask.bool() & ~special
+        return Encoded(*(t.to(self.device) for t in (input_ids, attention_mask, content)))
+
+
+def load(
+    model: str | Path | PreTrainedModel,
+    tokenizer: Any = None,
+    *,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    revision: str | None = None,
+) -> LanguageModel:
+    """Load a causal language model for measuring and steering.
+
+    `model` is "village" (the embedded model), a local directory, a hub id, or a model already in
+    memory together with its `tokenizer`. `dtype` None or "auto" means float32 on the CPU and the
+    checkpoint's own dtype elsewhere; `device` None means CUDA where there is one. Only safetensors
+    weights are read, and no code from a checkpoint is run. The model is put in evaluation mode.
+
+    Raises ClasError if it can't be loaded, UnsupportedModel if its MLPs can't be found.
+    """
+    if isinstance(model, PreTrainedModel):
+        if tokenizer is None:
+            raise ClasError("A model in memory needs its tokenizer too: load(model, tokenizer).")
+        if dtype is not None or device is not None or revision is not None:
+            raise ClasError("dtype, device and revision are for loading; this model is loaded.")
+        loaded = model
+    else:
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        loaded, tokenizer = _from_pretrained(_source(model), tokenizer, dtype, where, revision)
+    loaded.eval()
+    blocks, mlps = find_mlps(loaded)
+    in_memory = isinstance(model, PreTrainedModel)
+    name = loaded.name_or_path or type(loaded).__name__ if in_memory else str(model)
+    commit = getattr(loaded.config, "_commit_hash", None)
+    return LanguageModel(loaded, tokenizer, name, commit or revision, blocks, mlps)
+
+
+def find_mlps(model: PreTrainedModel) -> tuple[tuple[nn.Module, ...], tuple[MLP, ...]]:
+    """The decoder layers of `model` and the MLP of each.
+
+    Looks for the list of decoder layers in which every layer has exactly one MLP: a module whose
+    linear children are one map neurons -> hidden and, the other way, one map (plain), two maps
+    (gated) or one map of double width (gate and up fused, gate first).
+    """
+    config = model.config.get_text_config()
+    seen = []
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.ModuleList) or len(module) != config.num_hidden_layers:
+            continue
+        found = [_mlps_of(block, layer, config.hidden_size) for layer, block in enumerate(module)]
+        if all(len(mlps) == 1 for mlps in found):
+            flat = tuple(mlps[0] for mlps in found)
+            if len({mlp.neurons for mlp in flat}) > 1:
+                raise UnsupportedModel(
+                    f"{type(model).__name__}: the layers have different numbers of MLP neurons, "
+                    "which isn't supported yet. Choose a model whose layers are alike."
+                )
+            return tuple(module), flat
+        seen.append(f"{name} ({', '.join(str(len(mlps)) for mlps in found)} MLPs by layer)")
+    raise UnsupportedModel(
+        f"{type(model).__name__}: found no list of {config.num_hidden_layers} decoder layers with "
+        f"one linear map from MLP neurons to hidden size {config.hidden_size} in each; looked at "
+        f"{'; '.join(seen) or 'no list of that length'}. Choose a dense decoder-only model."
+    )
+
+
+def _mlps_of(block: nn.Module, layer: int, hidden: int) -> list[MLP]:
+    mlps = []
+    for path, owner in block.named_modules():
+        shapes = {
+            name: shape
+            for name, child in owner.named_children()
+            if (shape := _shape(child)) is not None
+            and not any(word in f"{path}.{name}".lower() for word in _NOT_AN_MLP)
+        }
+        mlp = _as_mlp(owner, shapes, layer, hidden)
+        if mlp is not None:
+            mlps.append(mlp)
+    return mlps
+
+
+def _as_mlp(
+    owner: nn.Module, shapes: dict[str, tuple[int, int]], layer: int, hidden: int
+) -> MLP | None:
+    """The MLP that the linear maps of these (inputs, outputs) in `owner` make up, if they do."""
+    downs = [name for name, (_, outputs) in shapes.items() if outputs == hidden]
+    if len(downs) != 1:
+        return None
+    neurons = shapes.pop(downs[0])[0]
+    down, every = owner.get_submodule(downs[0]), slice(None)
+    ups = list(shapes.values())
+    if ups == [(hidden, neurons)]:
+        return MLP(layer, down, None, every, neurons)
+    if ups == [(hidden, 2 * neurons)]:
+        (fused,) = shapes
+        return MLP(layer, down, owner.get_submodule(fused), slice(0, neurons), neurons)
+    if ups == [(hidden, neurons)] * 2:
+        gates = [name for name in shapes if any(word in name for word in _GATE_NAMES)]
+        if len(gates) == 1:
+            return MLP(layer, down, owner.get_submodule(gates[0]), every, neurons)
+    return None
+
+
+def _shape(module: Any) -> tuple[int, int] | None:
+    """(inputs, outputs) of a linear map, quantised ones included; None for anything else."""
+    if isinstance(module, Conv1D):
+        return module.nx, module.nf
+    if hasattr(module, "in_features") and hasattr(module, "out_features"):
+        return module.in_features, module.out_features
+    return None
+
+
+def _source(model: str | Path) -> str:
+    """The hub id or directory behind a name, after checking that a directory holds a model."""
+    folder = ASSETS / "village" / "model" if str(model) == "village" else Path(model)
+    if str(model) == "village" and not folder.is_dir():
+        raise ClasError("The embedded model isn't here: build it with `make model`.")
+    if not folder.is_dir():
+        if isinstance(model, Path) or folder.is_absolute() or str(model).startswith("."):
+            raise ClasError(f"There is no directory {model}: check the path.")
+        return str(model)
+    if not (folder / "config.json").is_file():
+        raise ClasError(f"{folder} has no config.json: choose the directory of a saved model.")
+    if not any(folder.glob("*.safetensors")):
+        raise ClasError(
+            f"{folder} has no weights in *.safetensors: save the model there with save_pretrained."
+        )
+    return str(folder)
+
+
+def _from_pretrained(
+    source: str,
+    tokenizer: Any,
+    dtype: str | torch.dtype | None,
+    device: torch.device,
+    revision: str | None,
+) -> tuple[PreTrainedModel, Any]:
+    if dtype in (None, "auto"):
+        dtype = torch.float32 if device.type == "cpu" else "auto"
+    try:
+        if tokenizer is None:
+            tokenizer = AutoTokenizer.from_pretrained(
+                source, revision=revision, trust_remote_code=False
+            )
+        model = AutoModelForCausalLM.from_pretrained(
+            source, revision=revision, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ClasError(f"Can't load {source}: {reason}") from error
+    return model.to(device), tokenizer  # type: ignore[arg-type]  # torch's stubs see a wrapper

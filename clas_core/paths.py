@@ -1,0 +1,37 @@
+"""Where bundled files live, and how files are written: whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+# Beside the package in a checkout, inside it in an installed wheel.
+ASSETS = next(
+    (folder for folder in (_PACKAGE.parent / "assets", _PACKAGE / "assets") if folder.is_dir()),
+    _PACKAGE.parent / "assets",
+)
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, and move what was written there to `path` at the end.
+
+    File or directory. After an error nothing is left behind and `path` is as it was, so a reader
+    never sees half a file. A directory replaces only a missing or an empty one.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield scratch / path.name
+        if path.is_dir():
+            path.rmdir()
+        os.replace(scratch / path.name, path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
