@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from clas_core import corpus as corpus_module
+from clas_core.corpus import ParallelCorpus
+from clas_core.errors import ClasError
+
+LINES = {"en": ["One.", "Two."], "sw": ["Moja.", "Mbili."]}
+
+
+def write(path, text, encoding="utf-8"):
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def test_three_forms_read_the_same(tmp_path):
+    tsv = write(tmp_path / "a.tsv", "en\tsw\nOne.\tMoja.\nTwo.\tMbili.\n")
+    rows = [dict(zip(LINES, row)) for row in zip(*LINES.values())]
+    jsonl = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
+    folder = tmp_path / "a"
+    folder.mkdir()
+    for code, lines in LINES.items():
+        write(folder / f"{code}.txt", "\n".join(lines) + "\n")
+    for path in (tsv, jsonl, folder):
+        corpus = ParallelCorpus.load(path)
+        assert corpus.sentences == LINES
+        assert corpus.languages == ("en", "sw")
+        assert len(corpus) == 2
+        assert corpus.name == "a"
+    assert len({ParallelCorpus.load(path).fingerprint for path in (tsv, jsonl, folder)}) == 1
+
+
+def test_byte_order_mark_and_windows_lines_are_no_text(tmp_path):
+    path = write(tmp_path / "a.tsv", "\ufeffen\tsw\r\nOne.\tMoja.\r\n")
+    assert ParallelCorpus.load(path).sentences == {"en": ["One."], "sw": ["Moja."]}
+
+
+def test_fingerprint_follows_content_not_name():
+    one = ParallelCorpus("a", LINES)
+    assert one.fingerprint == ParallelCorpus("b", LINES).fingerprint
+    assert one.fingerprint != one.subset(["sw", "en"]).fingerprint
+    assert one.fingerprint != one.subset(n=1).fingerprint
+
+
+def test_subset_keeps_order():
+    part = ParallelCorpus("a", LINES).subset(["sw"], 1)
+    assert part.sentences == {"sw": ["Moja."]}
+    with pytest.raises(ClasError, match=r"no xx; its languages are en, sw"):
+        ParallelCorpus("a", LINES).subset(["xx"])
+    with pytest.raises(ClasError, match="at least one sentence"):
+        ParallelCorpus("a", LINES).subset(n=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.tsv", "en\tsw\nOne.\n", r"line 2: 1 columns, but the first row names 2"),
+        ("a.tsv", "en\tsw\nOne.\t\n", r"sentence 1 of sw is empty"),
+        ("a.tsv", "en\tsw\nOne.\tMoja.\n\nTwo.\tMbili.\n", r"line 3: 1 columns"),
+        ("a.tsv", "en\ten\nOne.\tOne.\n", r"names a language twice"),
+        ("a.tsv", "One two.\tMoja mbili.\n", r"no sentences"),
+        ("a.tsv", "One two.\tMoja.\nTwo.\tMbili.\n", r"'One two.' is not a language code"),
+        ("a.tsv", "", r"no sentences"),
+        ("a.jsonl", '{"en": "One."}\n{"en": "Two.", "sw": "Mbili."}', r"line 2: languages en, sw"),
+        ("a.jsonl", '{"en": 1}', r"line 1: expected an object of texts"),
+        ("a.jsonl", "{", r"line 1: not valid JSON"),
+        ("a.csv", "en,sw", r"not in a form that can be read; give a .tsv"),
+    ],
+)
+def test_bad_files_get_one_clear_sentence(tmp_path, name, text, message):
+    with pytest.raises(ClasError, match=message):
+        ParallelCorpus.load(write(tmp_path / name, text))
+
+
+def test_wrong_encoding(tmp_path):
+    path = write(tmp_path / "a.tsv", "en\tes\nYear.\tAño.\n", "latin-1")
+    with pytest.raises(ClasError, match="not UTF-8 text"):
+        ParallelCorpus.load(path)
+
+
+def test_unequal_folder(tmp_path):
+    write(tmp_path / "en.txt", "One.\nTwo.\n")
+    write(tmp_path / "sw.txt", "Moja.\n")
+    with pytest.raises(ClasError, match="en 2, sw 1"):
+        ParallelCorpus.load(tmp_path)
+
+
+def test_missing_places(tmp_path):
+    with pytest.raises(ClasError, match="no file or folder"):
+        ParallelCorpus.load(tmp_path / "nowhere.tsv")
+    with pytest.raises(ClasError, match=r"no \.txt file"):
+        ParallelCorpus.load(tmp_path)
+    with pytest.raises(ClasError, match="village or everyday"):
+        ParallelCorpus.bundled("../secret")
+
+
+def test_open_prefers_bundled_names(tmp_path, monkeypatch):
+    (tmp_path / "corpora").mkdir()
+    path = write(tmp_path / "corpora" / "village.tsv", "en\tsw\nOne.\tMoja.\n")
+    monkeypatch.setattr(corpus_module, "ASSETS", tmp_path)
+    assert ParallelCorpus.open("village") == ParallelCorpus.open(path)
+    with pytest.raises(ClasError, match="isn't here"):
+        ParallelCorpus.open("everyday")
