@@ -1,0 +1,87 @@
+"""Cross-lingual activation steering: measure neurons, steer generation, see and keep the result.
+
+The public names below are imported when first used, so that `import clas_core` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the same names, for editors and type checkers
+    from .atlas import Atlas as Atlas
+    from .baking import bake as bake
+    from .clusters import Separation as Separation
+    from .clusters import separation as separation
+    from .clusters import separation_of as separation_of
+    from .corpus import ParallelCorpus as ParallelCorpus
+    from .detection import Detection as Detection
+    from .detection import detect as detect
+    from .effects import Effects as Effects
+    from .effects import compare as compare
+    from .effects import diff_words as diff_words
+    from .errors import ClasError as ClasError
+    from .generation import Step as Step
+    from .generation import generate as generate
+    from .generation import generate_batch as generate_batch
+    from .hidden import BridgeCache as BridgeCache
+    from .hidden import HiddenStates as HiddenStates
+    from .hidden import hidden_states as hidden_states
+    from .languages import LANGUAGES as LANGUAGES
+    from .languages import Language as Language
+    from .languages import get_language as get_language
+    from .layout import Layout as Layout
+    from .methods import CLAS as CLAS
+    from .methods import LAPE as LAPE
+    from .methods import METHODS as METHODS
+    from .methods import DiffMean as DiffMean
+    from .methods import IntMu as IntMu
+    from .methods import LanguageArithmetic as LanguageArithmetic
+    from .methods import RandomControl as RandomControl
+    from .methods import bridge_layers as bridge_layers
+    from .models import LanguageModel as LanguageModel
+    from .models import UnsupportedModel as UnsupportedModel
+    from .models import load as load
+    from .neurons import Selection as Selection
+    from .neurons import lape_select as lape_select
+    from .neurons import select as select
+    from .plan import LayerPlan as LayerPlan
+    from .plan import SteeringPlan as SteeringPlan
+    from .plan import steered as steered
+    from .recipe import Recipe as Recipe
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "atlas": "Atlas",
+    "baking": "bake",
+    "clusters": "Separation separation separation_of",
+    "corpus": "ParallelCorpus",
+    "detection": "Detection detect",
+    "effects": "Effects compare diff_words",
+    "errors": "ClasError",
+    "generation": "Step generate generate_batch",
+    "hidden": "BridgeCache HiddenStates hidden_states",
+    "languages": "LANGUAGES Language get_language",
+    "layout": "Layout",
+    "methods": "CLAS LAPE METHODS DiffMean IntMu LanguageArithmetic RandomControl bridge_layers",
+    "models": "LanguageModel UnsupportedModel load",
+    "neurons": "Selection lape_select select",
+    "plan": "LayerPlan SteeringPlan steered",
+    "recipe": "Recipe",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

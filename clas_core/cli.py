@@ -1,0 +1,205 @@
+"""The shell: python -m clas_core measure | steer | bake."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from .atlas import Atlas
+from .baking import bake
+from .corpus import ParallelCorpus
+from .effects import compare
+from .errors import ClasError
+from .generation import generate
+from .methods import METHODS
+from .models import LanguageModel, load
+from .neurons import select
+from .recipe import Recipe
+
+
+def _layers(text: str) -> tuple[int, int]:
+    try:
+        start, end = text.split("-")
+        return int(start), int(end)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form 6-8") from error
+
+
+_RECIPE_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {  # field: type, help
+    "model": (str, "village, a local directory or a hub id"),
+    "revision": (str, "branch, tag or commit of a hub model"),
+    "dtype": (str, "auto, float32, bfloat16 or float16"),
+    "corpus": (str, "village, everyday, or a .tsv, .jsonl or folder of parallel text"),
+    "method": (str, f"one of {', '.join(METHODS)}"),
+    "alpha": (float, "strength: 0 is off, 1 the method in full"),
+    "beta": (float, "CLAS: factor of the shared neurons"),
+    "gamma": (float, "CLAS: factor of the language-specific neurons"),
+    "lam": (float, "LanguageArithmetic: factor of the target's mean activation"),
+    "source": (str, "language to steer away from, where the method has one"),
+    "tau": (float, "a neuron is active in a language from this activation probability on"),
+    "tau_mode": (str, "absolute, or quantile of each layer"),
+    "shared_from": (int, "a neuron is shared from this many languages on (default: all)"),
+    "specific": (str, "which specific neurons gamma reaches: any, target or others"),
+    "layers": (_layers, "steer layers A up to, not with, B: 6-8"),
+    "target": (str, "language to steer for"),
+    "temperature": (float, "0 is greedy"),
+    "max_new_tokens": (int, "length of the answer"),
+    "seed": (int, "for sampling and for the random control"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; 0 done, 1 refused with one sentence, 2 wrong usage, 130 interrupted."""
+    arguments = _parser().parse_args(argv)
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        arguments.run(arguments)
+    except (ClasError, OSError) as error:
+        print(f"clas: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("clas: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _measure(arguments: argparse.Namespace) -> None:
+    recipe = _recipe(arguments)
+    lm = _load(recipe)
+    corpus = ParallelCorpus.open(recipe.corpus)
+    languages = arguments.languages.split(",") if arguments.languages else None
+    corpus = corpus.subset(languages, arguments.sentences)
+    with _bar("measuring", "sentence") as progress:
+        atlas = Atlas.measure(lm, corpus, batch_size=arguments.batch_size, progress=progress)
+    atlas.save(arguments.out)
+    selection = select(atlas, tau=recipe.tau, shared_from=recipe.shared_from, mode=recipe.tau_mode)
+    print(f"{'layer':>5} {'dead':>7} {'specific':>8} {'partial':>7} {'shared':>7}")
+    for layer, (dead, specific, partial, shared) in enumerate(selection.counts().tolist()):
+        print(f"{layer:>5} {dead:>7} {specific:>8} {partial:>7} {shared:>7}")
+    print(f"{arguments.out}: {len(corpus)} sentences in {', '.join(atlas.languages)}")
+
+
+def _steer(arguments: argparse.Namespace) -> None:
+    recipe = _recipe(arguments)
+    lm = _load(recipe)
+    plan = recipe.build(_atlas(arguments, recipe, lm))
+    steps = generate(
+        lm,
+        recipe.prompt,
+        plans=[None, plan],
+        max_new_tokens=recipe.max_new_tokens,
+        temperature=recipe.temperature,
+        seed=recipe.seed,
+    )
+    with _bar("writing", "token") as progress:
+        for step in steps:
+            progress(step.index + 1, recipe.max_new_tokens)
+    unsteered, steered = step.token_ids
+    effects = compare(lm, recipe.prompt, unsteered, steered, plan)
+    if arguments.json:
+        result = {
+            "recipe": dataclasses.asdict(recipe),
+            "hash": recipe.hash,
+            "texts": step.texts,
+            "token_ids": step.token_ids,
+            "kl": effects.kl.tolist(),
+            "sentence": effects.sentence,
+        }
+        print(json.dumps(result, ensure_ascii=False))
+    else:
+        for side, text in zip(("unsteered", "steered"), step.texts):
+            print(f"{side:>9}: {text}")
+        print(effects.sentence)
+
+
+def _bake(arguments: argparse.Namespace) -> None:
+    recipe = _recipe(arguments)
+    lm = _load(recipe)
+    plan = recipe.build(_atlas(arguments, recipe, lm))
+    bake(lm, plan, arguments.out, dataclasses.asdict(recipe))
+    print(f"{arguments.out}: {recipe.model} with {recipe.method} for {recipe.target}")
+
+
+def _recipe(arguments: argparse.Namespace) -> Recipe:
+    """What --recipe says, changed by the options that were given."""
+    base = Recipe()
+    if arguments.recipe is not None:
+        path = Path(arguments.recipe)
+        if path.suffix == ".json":
+            base = Recipe.from_json(path.read_text(encoding="utf-8"))
+        else:
+            base = Recipe.from_query(arguments.recipe)
+    names = [field.name for field in dataclasses.fields(Recipe)]
+    given = {name: value for name, value in vars(arguments).items() if name in names}
+    return dataclasses.replace(base, **given)
+
+
+def _load(recipe: Recipe) -> LanguageModel:
+    return load(recipe.model, dtype=recipe.dtype, revision=recipe.revision)
+
+
+def _atlas(arguments: argparse.Namespace, recipe: Recipe, lm: LanguageModel) -> Atlas:
+    if arguments.atlas is not None:
+        return Atlas.load(arguments.atlas)
+    with _bar("measuring", "sentence") as progress:
+        return Atlas.measure(lm, ParallelCorpus.open(recipe.corpus), progress=progress)
+
+
+@contextmanager
+def _bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress callback that draws a bar on stderr, gone when it is done."""
+    with tqdm(desc=what, unit=f" {unit}s", leave=False, disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="clas", description="Cross-lingual activation steering from the shell."
+    )
+    commands = parser.add_subparsers(required=True, metavar="measure | steer | bake")
+
+    measure = _command(commands, "measure", _measure, "measure what each neuron does: an atlas")
+    measure.add_argument("--out", required=True, help="the atlas file to write (.safetensors)")
+    measure.add_argument("--languages", help="codes such as en,sw (default: the whole corpus)")
+    measure.add_argument("--sentences", type=int, help="use only the first so many")
+    measure.add_argument("--batch-size", type=int, default=32, help="sentences a forward pass")
+
+    steer = _command(commands, "steer", _steer, "answer a prompt unsteered and steered")
+    steer.add_argument("prompt", nargs="?", default=argparse.SUPPRESS, help="what to continue")
+    steer.add_argument("--json", action="store_true", help="print tokens and effects as JSON")
+
+    baking = _command(commands, "bake", _bake, "write the steered model as a checkpoint")
+    baking.add_argument("--out", required=True, help="the folder to write")
+
+    for command in (steer, baking):
+        command.add_argument("--atlas", help="a measured atlas (default: measure now)")
+    return parser
+
+
+def _command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], None], text: str
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    command.set_defaults(run=run)
+    command.add_argument("--recipe", help="a recipe: .json file, link or query; options override")
+    group = command.add_argument_group("recipe")
+    for field, (kind, meaning) in _RECIPE_OPTIONS.items():
+        option = "--" + field.replace("_", "-")
+        group.add_argument(option, type=kind, default=argparse.SUPPRESS, help=meaning)
+    return command
