@@ -1,0 +1,1 @@
+"""Tasks, scoring and statistics: whether steering helps."""
