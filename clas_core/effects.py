@@ -50,7 +50,7 @@ class Effects:
     def sentence(self) -> str:
         """All of it in one plain sentence."""
         place = int(self.kl.argmax())
-        size = f"{self.kl[place]:.2g} nats"
+        size = in_nats(self.kl[place].item())
         shift = f"largest shift at token {place + 1}, {size}"
         if not self.kl.any():
             shift = "no shift at any token"
@@ -64,6 +64,11 @@ class Effects:
         if self.repetition[1] > COLLAPSED and self.repetition[1] > self.repetition[0]:
             parts.append("the steered text repeats itself")
         return f"{', '.join(parts)}; {shift}."
+
+
+def in_nats(value: float) -> str:
+    """`value` as a reader takes it in: nothing is gained by 9.3e-05."""
+    return f"{value:.2g} nats" if value >= 0.001 or value == 0 else "under 0.001 nats"
 
 
 def compare(
