@@ -39,7 +39,7 @@ browser:
 	@sh tests/browser/install_chromium.sh
 
 bench: $(VENV)/.test
-	$(BIN)/python -m clas_core.bench
+	$(BIN)/python -m clas_core.ui.bench
 
 # The embedded model from its seeds: hours on two cores, minutes with a GPU; resumes when killed.
 model: $(VENV)/.app
@@ -50,9 +50,13 @@ model: $(VENV)/.app
 mini: $(VENV)/.app
 	$(BIN)/python -m clas_core.village model --preset mini --run runs/mini --out runs/mini/model
 
-# Everything measured on the embedded model: atlas, layouts, first screen.
+# Everything measured on the embedded model: atlas, settings, card,
+# layouts, first screen.
 assets: $(VENV)/.app
-	$(BIN)/python -m clas_core.village assets
+	$(BIN)/python -m clas_core.village corpus
+	$(BIN)/python -m clas_core.village measure
+	$(BIN)/python -m clas_core.village card
+	$(BIN)/python -m clas_core.ui.first_screen
 
 clean:
 	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Which settings the page opens with: measured on validation items, kept with their table.
+"""What steering does to the village's model, setting by setting: the page opens with the answer.
 
 A setting's *gain* is the change of log p(true answer), in nats an item, over village-QA and
 village-NLI: far more sensitive than a score of answers right or wrong. Test items stay unseen.
@@ -7,7 +7,8 @@ village-NLI: far more sensitive than a score of answers right or wrong. Test ite
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import mean
 from typing import Any
@@ -25,7 +26,7 @@ from .grammar import Grammar
 from .tasks import NLIItem, QAItem, nli_items, qa_items
 
 LANGUAGES = ("en", "hi", "tr", "th", "sw")  # English must keep what it knows; the others may gain
-STRENGTHS = (-1.0, -0.5, 0.5, 1.0, 1.5, 2.0)
+STRENGTHS = (-1.0, -0.5, 0.5, 1.0, 1.25, 1.5, 1.75, 2.0)
 Progress = Callable[[int, int], None]
 
 
@@ -41,6 +42,11 @@ class Setting:
 
     def method(self, alpha: float) -> CLAS:
         return CLAS(alpha, self.beta, self.gamma, self.layers)
+
+
+# What the page opens with: not the best setting (see the table for that), but one at which the
+# strength slider goes the whole way from nothing to see to text falling apart.
+OPENING = Setting(tau=0.1, shared_from=6, beta=2.0, gamma=0.0, layers=(6, 8))
 
 
 def grid(num_layers: int) -> Iterator[Setting]:
@@ -89,40 +95,32 @@ class Gauge:
 def calibrate(
     lm: LanguageModel, atlas: Atlas, items: int = 30, stories: int = 8, progress: Progress = print
 ) -> dict[str, Any]:
-    """Try the grid at full strength, choose a setting, follow it over the strengths.
+    """Try the grid at full strength, then follow `OPENING` over the strengths.
 
-    Chosen is the strongest setting (the last of the grid) whose mean gain, English included, is
-    within one standard error of the best: what can be seen and costs nothing measurable. `collapse`
-    is the first strength above 0 at which less than half as many sentences parse as unsteered, None
-    if there is none. Everything measured is in the result, as plain data.
+    `best` is the setting with the highest mean gain. `collapse` is the first strength above 0 at
+    which the true answer is less than half as likely as unsteered (geometric mean), None if there
+    is none. Everything measured is in the result, as plain data; `opening` are fields of a recipe.
     """
     gauge = Gauge(lm, atlas, items, LANGUAGES)
     settings = list(grid(lm.num_layers))
-    table, means, errors = [], [], []
+    table = []
     for done, setting in enumerate(settings):
-        gains = gauge.gains(setting, setting.method(1.0))
-        # Languages share their items: the error is that of the items' means over languages.
-        by_item = gains.mean(0)
-        means.append(float(by_item.mean()))
-        errors.append(float(by_item.std() / len(by_item) ** 0.5))
-        table.append(asdict(setting) | _summary(gains, gauge.codes))
+        table.append(asdict(setting) | _summary(gauge.gains(setting, setting.method(1.0)), gauge))
         progress(done + 1, len(settings))
-    best = max(range(len(means)), key=means.__getitem__)
-    near = [i for i, gain in enumerate(means) if gain >= means[best] - errors[best]]
-    chosen = settings[near[-1]]
-    unsteered = gauge.parses(chosen, 0.0, stories)
+    unsteered = gauge.parses(OPENING, 0.0, stories)
     strengths = []
     for alpha in STRENGTHS:
-        method = chosen.method(alpha)
+        method = OPENING.method(alpha)
         strengths.append(
-            {"alpha": alpha, "parses": round(gauge.parses(chosen, alpha, stories), 4)}
-            | _summary(gauge.gains(chosen, method), gauge.codes)
-            | {"control": _summary(gauge.gains(chosen, RandomControl(method)), gauge.codes)}
+            {"alpha": alpha, "parses": round(gauge.parses(OPENING, alpha, stories), 4)}
+            | _summary(gauge.gains(OPENING, method), gauge)
+            | {"control": _summary(gauge.gains(OPENING, RandomControl(method)), gauge)}
         )
-    collapse = [s["alpha"] for s in strengths if s["alpha"] > 0 and s["parses"] < unsteered / 2]
+    collapse = [s["alpha"] for s in strengths if s["alpha"] > 0 and s["gain"] < -math.log(2)]
     return {
         "items": 2 * items,
-        "chosen": asdict(chosen),
+        "opening": asdict(OPENING),
+        "best": max(table, key=lambda row: row["gain"]),
         "collapse": min(collapse, default=None),
         "unsteered_parses": round(unsteered, 4),
         "strengths": strengths,
@@ -130,11 +128,30 @@ def calibrate(
     }
 
 
-def _summary(gains: torch.Tensor, codes: Sequence[str]) -> dict[str, Any]:
+def verdict(found: Mapping[str, Any]) -> str:
+    """Whether CLAS helped, in two plain sentences, from what `calibrate` found."""
+    best = found["best"]
+    full = next(row for row in found["strengths"] if row["alpha"] == 1.0)
+    helped = best["gain"] > 2 * best["error"]
+    return (
+        f"Does it help this model? On {found['items']} unseen questions a language, "
+        f"{'the best' if helped else 'none'} of {len(found['table'])} settings gained more than "
+        f"chance would: at full strength the best changed the log-probability of the true answer "
+        f"by {_signed(best['gain'])} nats (standard error {best['error']:.3f}), the setting this "
+        f"page opens with by {_signed(full['gain'])}, and the same numbers on random neurons by "
+        f"{_signed(full['control']['gain'])}."
+    )
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def _summary(gains: torch.Tensor, gauge: Gauge) -> dict[str, Any]:
     """Mean gain of each language and of all, with its standard error, in nats an item."""
-    by_item = gains.mean(0)
+    by_item = gains.mean(0)  # languages share their items, so items are the sample
     return {
         "gain": round(float(by_item.mean()), 4),
         "error": round(float(by_item.std() / len(by_item) ** 0.5), 4),
-        "gains": {code: round(float(row.mean()), 4) for code, row in zip(codes, gains)},
+        "gains": {code: round(float(row.mean()), 4) for code, row in zip(gauge.codes, gains)},
     }
