@@ -1,0 +1,33 @@
+"""`python app.py`: CLAS Studio in the browser."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+from clas_core.errors import ClasError
+from clas_core.ui.page import build, launch_options
+from clas_core.ui.profile import read_profile
+from clas_core.ui.studio import Studio
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, help="default: the profile's")
+    parser.add_argument("--profile", default="local", help="a name in spaces_config, or a .toml")
+    args = parser.parse_args()
+    try:
+        studio = Studio.open(read_profile(args.profile))
+    except ClasError as error:
+        print(error, file=sys.stderr)
+        return 1
+    studio.warm_up()
+    build(studio).launch(**launch_options(studio, args.port))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

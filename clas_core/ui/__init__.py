@@ -1,0 +1,1 @@
+"""The Gradio page: one file a tab, the shared controls, three small components, the theme."""

@@ -1,0 +1,29 @@
+"""Ready prompts in each language of the village, from worlds that the model never saw."""
+
+from __future__ import annotations
+
+import random
+from functools import lru_cache
+
+from ..errors import ClasError
+from ..village.grammar import CODES, Grammar
+from ..village.tasks import qa_items, render_story
+from ..village.world import Story, stories
+
+__all__ = ["CODES", "examples"]
+
+
+@lru_cache
+def examples(code: str) -> tuple[str, ...]:
+    """Six prompts: questions and beginnings of stories in turn, the same ones in every language.
+
+    None for a language outside the village.
+    """
+    try:
+        grammar = Grammar.load(code)
+    except (ClasError, OSError):
+        return ()
+    rng = random.Random(0)
+    questions = [item.render(grammar).text for item in qa_items("test", 3)]
+    begun = [render_story(Story(story.events[:2]), grammar, rng) for story in stories(5, "test", 3)]
+    return tuple(prompt for pair in zip(questions, begun, strict=True) for prompt in pair)

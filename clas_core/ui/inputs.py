@@ -1,0 +1,165 @@
+"""From what the page sends to a `Recipe`: every value is checked here, whatever sent it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ..detection import detect
+from ..errors import ClasError
+from ..languages import get_language
+from ..methods import bridge_layers
+from ..recipe import Recipe
+
+ALPHA = (-1.0, 2.0)
+BETA = (0.0, 3.0)
+GAMMA = (0.0, 3.0)
+TAU = (0.0, 1.0)
+TEMPERATURE = (0.0, 2.0)
+SEED = (0, 2**31 - 1)
+MAX_PROMPT = 2000  # characters; the model's own limit, in tokens, is checked by `generate`
+METHODS = {  # of clas_core.methods: their name on the page, and what they do
+    "CLAS": ("CLAS", "shared neurons are turned up, language-specific ones down"),
+    "IntMu": ("Int-μ", "the language's own neurons are set to their mean"),
+    "LAPE": ("LAPE", "English neurons are switched off"),
+    "LanguageArithmetic": (
+        "Language arithmetic",
+        "the language's own neurons get their mean added",
+    ),
+    "DiffMean": ("DiffMean", "the residual stream is shifted from English to the language"),
+}
+SPECIFIC = {"any": "of any language", "target": "the language's own", "others": "everyone else's"}
+AUTO = "auto"
+
+
+def number(name: str, value: Any, limits: tuple[float, float]) -> float:
+    """`value` as a number within `limits`; raises ClasError for what is no number."""
+    low, high = limits
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+        raise ClasError(f"{name} must be a number from {low:g} to {high:g}.")
+    return float(min(max(value, low), high))
+
+
+def whole(name: str, value: Any, limits: tuple[int, int]) -> int:
+    """As `number`, rounded to a whole one."""
+    return round(number(name, value, limits))
+
+
+def choice(name: str, value: Any, options: Mapping[str, Any]) -> str:
+    if value not in options:
+        raise ClasError(f"{name} must be one of: {', '.join(options)}.")
+    return str(value)
+
+
+def clean_prompt(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ClasError("Write a prompt, or choose an example above the box.")
+    if len(value) > MAX_PROMPT:
+        raise ClasError(
+            f"The prompt has {len(value)} characters; shorten it to {MAX_PROMPT} or fewer."
+        )
+    return value.replace("\r\n", "\n")
+
+
+def target_language(
+    wanted: Any, prompt: Any, codes: tuple[str, ...], fallback: str
+) -> tuple[str, str]:
+    """The language to steer towards, and a sentence that says where it comes from."""
+    if wanted != AUTO:
+        code = choice("The language", wanted, dict.fromkeys(codes))
+        return code, f"Set to {get_language(code).name}."
+    found = detect(prompt[:MAX_PROMPT] if isinstance(prompt, str) else "", codes)
+    if found.code is None:
+        name = get_language(fallback).name
+        return fallback, f"Can't tell ({found.reason}); taking {name}. Choose it above if it isn't."
+    return found.code, f"Detected {get_language(found.code).name}, by {found.reason}."
+
+
+def make_recipe(
+    values: Mapping[str, Any],
+    *,
+    model: str,
+    corpus: str,
+    codes: tuple[str, ...],
+    num_layers: int,
+    max_new_tokens: int,
+    fallback: str,
+) -> Recipe:
+    """The recipe that the page's controls ask for; numbers are clamped to the page's ranges.
+
+    `values` are named as in `controls.NAMES`, with the prompt. Layers count from 1, both ends
+    included, as the page shows them. Raises ClasError, in one sentence, for anything else.
+    """
+    prompt = values.get("prompt", "")
+    target, _ = target_language(values["language"], prompt, codes, fallback)
+    first = whole("The first bridge layer", values["first_layer"], (1, num_layers))
+    last = whole("The last bridge layer", values["last_layer"], (1, num_layers))
+    if first > last:
+        raise ClasError(
+            f"The first bridge layer ({first}) lies behind the last ({last}): move one of them."
+        )
+    return Recipe(
+        model=model,
+        corpus=corpus,
+        method=choice("The method", values["method"], METHODS),
+        alpha=round(number("Strength", values["strength"], ALPHA), 4),
+        beta=number("Beta", values["beta"], BETA),
+        gamma=number("Gamma", values["gamma"], GAMMA),
+        tau=number("The activation threshold", values["tau"], TAU),
+        shared_from=whole("Shared from", values["shared_from"], (2, len(codes))),
+        specific=choice("Which neurons count as specific", values["specific"], SPECIFIC),
+        layers=(first - 1, last),
+        target=target,
+        prompt=prompt if isinstance(prompt, str) else "",
+        temperature=number("Temperature", values["temperature"], TEMPERATURE),
+        max_new_tokens=whole("Length", values["length"], (1, max_new_tokens)),
+        seed=whole("The seed", values["seed"], SEED),
+    )
+
+
+def defaults(
+    num_layers: int, languages: int, opening: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The page's values before anyone touches it, by name.
+
+    `opening` are fields of a recipe that replace the general defaults: those that were calibrated
+    for a model.
+    """
+    plain = Recipe(**(opening or {}))
+    start, end = plain.layers or bridge_layers(num_layers)
+    return {
+        "strength": plain.alpha,
+        "language": AUTO,
+        "method": plain.method,
+        "beta": plain.beta,
+        "gamma": plain.gamma,
+        "tau": plain.tau,
+        "shared_from": plain.shared_from or languages,
+        "specific": plain.specific,
+        "first_layer": start + 1,
+        "last_layer": end,
+        "temperature": plain.temperature,
+        "length": 40,
+        "seed": plain.seed,
+    }
+
+
+def from_recipe(recipe: Recipe, num_layers: int, languages: int) -> dict[str, Any]:
+    """The page's values that ask for `recipe`: what a shared link sets."""
+    start, end = recipe.layers or bridge_layers(num_layers)
+    return {
+        "strength": min(max(recipe.alpha, ALPHA[0]), ALPHA[1]),
+        "language": recipe.target,
+        "method": choice("The method", recipe.method, METHODS),
+        "beta": recipe.beta,
+        "gamma": recipe.gamma,
+        "tau": recipe.tau,
+        "shared_from": recipe.shared_from or languages,
+        "specific": recipe.specific,
+        "first_layer": min(start + 1, num_layers),
+        "last_layer": min(end, num_layers),
+        "temperature": recipe.temperature,
+        "length": recipe.max_new_tokens,
+        "seed": recipe.seed,
+    }

@@ -1,0 +1,145 @@
+// Runs once when the panel is mounted; gr.HTML gives element, props, trigger and watch.
+// value: {data, layout, description, start: [{trace, x, y}]}, as figure_value makes it
+const plot = element.querySelector(".plotly-panel-plot");
+const replay = element.querySelector(".plotly-panel-replay");
+const still = window.matchMedia("(prefers-reduced-motion: reduce)");
+const CONFIG = {
+  displaylogo: false,
+  responsive: false, // the observer below does it, and only while the panel is visible
+  showSendToCloud: false,
+  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "toImage"],
+};
+
+const loadPlotly = () =>
+  (window.clasPlotly ??= new Promise((resolve, reject) => {
+    const script = document.createElement("script");
+    script.src = props.library;
+    script.onload = () => resolve(window.Plotly);
+    script.onerror = () => reject(new Error("plotly.min.js could not be loaded"));
+    document.head.append(script);
+  }));
+
+function themed(layout) {
+  const style = getComputedStyle(element);
+  const css = (name) => style.getPropertyValue(name).trim();
+  const ink = css("--body-text-color");
+  const soft = css("--body-text-color-subdued");
+  const line = css("--border-color-primary");
+  const paper = css("--clas-card");
+  const axis = (given) => ({
+    ...given,
+    gridcolor: line,
+    zerolinecolor: line,
+    linecolor: line,
+    tickfont: { color: soft, ...(given?.tickfont || {}) },
+  });
+  const themedLayout = {
+    ...layout,
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    font: { family: style.fontFamily, size: 13, color: ink, ...(layout.font || {}) },
+    hoverlabel: {
+      bgcolor: paper,
+      bordercolor: line,
+      align: "left",
+      font: { family: style.fontFamily, size: 14, color: ink },
+    },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: soft, activecolor: ink, orientation: "h" },
+    uirevision: layout.uirevision ?? "keep",
+  };
+  for (const name of Object.keys(layout).filter((key) => /^[xy]axis\d*$/.test(key)))
+    themedLayout[name] = axis(layout[name]);
+  return themedLayout;
+}
+
+const positions = () => plot.data.map((trace) => ({ x: trace.x, y: trace.y }));
+const moving = (value) => (value.start || []).map((item) => item.trace);
+const shape = (data) => data.map((trace) => `${trace.name}:${trace.x?.length}`).join();
+
+async function glide(Plotly, value, from) {
+  const traces = moving(value);
+  const before = value.data.map((trace, index) =>
+    traces.includes(index) ? { ...trace, ...from[index] } : trace,
+  );
+  await Plotly.react(plot, before, themed(value.layout), CONFIG);
+  const after = traces.map((index) => ({ x: value.data[index].x, y: value.data[index].y }));
+  await Plotly.animate(
+    plot,
+    { data: after, traces },
+    {
+      mode: "immediate",
+      transition: { duration: 800, easing: "cubic-in-out" },
+      frame: { duration: 800, redraw: false },
+    },
+  ).catch(() => {}); // a newer value interrupts an older glide
+  // Labels and still traces are drawn anew only here.
+  await Plotly.redraw(plot);
+}
+
+let wanted = 0;
+let busy = false;
+
+async function draw() {
+  wanted += 1;
+  if (busy) return;
+  busy = true;
+  try {
+    const Plotly = await loadPlotly();
+    for (let done = -1; done !== wanted; ) {
+      done = wanted;
+      const value = props.value;
+      if (!value?.data || !plot.offsetWidth) continue; // hidden: the observer draws it later
+      plot.setAttribute("aria-label", value.description || "");
+      if (replay) replay.hidden = !value.start?.length;
+      const first = !plot.data;
+      const starts = {};
+      for (const item of value.start || []) starts[item.trace] = { x: item.x, y: item.y };
+      if (value.start?.length && !still.matches) {
+        const same = !first && shape(plot.data) === shape(value.data);
+        const from = same ? positions() : starts;
+        await glide(Plotly, value, from);
+      } else {
+        await Plotly.react(plot, value.data, themed(value.layout), CONFIG);
+      }
+      if (first)
+        plot.on("plotly_click", (event) => {
+          const point = event.points[0];
+          trigger("select", {
+            trace: point.curveNumber,
+            x: point.x,
+            y: point.y,
+            key: point.customdata ?? null,
+          });
+        });
+      plot.dataset.drawn = String(Number(plot.dataset.drawn || 0) + 1);
+    }
+  } catch (error) {
+    plot.textContent = "The figure could not be drawn: reload the page.";
+    console.error(error);
+  } finally {
+    busy = false;
+  }
+}
+
+replay?.addEventListener("click", async () => {
+  const Plotly = await loadPlotly();
+  const starts = {};
+  for (const item of props.value.start) starts[item.trace] = { x: item.x, y: item.y };
+  await glide(Plotly, props.value, starts);
+});
+
+let width = 0;
+new ResizeObserver(() => {
+  if (!plot.offsetWidth || plot.offsetWidth === width) return;
+  width = plot.offsetWidth;
+  if (plot.data) window.Plotly.Plots.resize(plot);
+  else draw();
+}).observe(plot);
+let dark = document.body.classList.contains("dark");
+new MutationObserver(() => {
+  if (dark === document.body.classList.contains("dark")) return;
+  dark = !dark;
+  draw();
+}).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+watch("value", draw);
+draw();

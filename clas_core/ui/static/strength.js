@@ -1,0 +1,44 @@
+// A range input with labelled marks; gr.HTML gives element, props and watch.
+const range = element.querySelector("input[type=range]");
+const output = element.querySelector("output");
+const scale = element.querySelector(".strength-scale");
+const { low, high, step, marks } = props;
+range.min = low;
+range.max = high;
+range.step = step;
+
+const share = (value) => (value - low) / (high - low);
+const place = (value) => `calc(var(--thumb) / 2 + ${share(value)} * (100% - var(--thumb)))`;
+
+for (const mark of marks) {
+  const item = document.createElement("button");
+  item.type = "button";
+  item.className = `strength-mark ${mark.kind}`;
+  item.style.left = place(mark.value);
+  item.textContent = mark.label;
+  item.title = `${mark.title} (${mark.value})`;
+  item.addEventListener("click", () => send(mark.value));
+  scale.append(item);
+}
+
+function show(value) {
+  range.value = value;
+  const number = Number(range.value);
+  output.textContent = number === 0 ? "Off" : number.toFixed(2).replace("-", "\u2212");
+  range.setAttribute("aria-valuetext", output.textContent);
+  const zero = place(0);
+  const here = place(number);
+  element.style.setProperty("--fill-from", number < 0 ? here : zero);
+  element.style.setProperty("--fill-to", number < 0 ? zero : here);
+  element.dataset.side = number < 0 ? "minus" : "plus";
+}
+
+function send(value) {
+  show(value);
+  const number = Number(range.value);
+  if (number !== props.value) props.value = number;
+}
+
+range.addEventListener("input", () => send(range.value));
+watch("value", () => show(props.value));
+show(props.value);

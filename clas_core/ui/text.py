@@ -1,0 +1,47 @@
+"""Small pieces of text and tables. Everything that is put in is escaped here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from ..languages import get_language
+
+
+def about(text: str, opened: bool = False) -> gr.HTML:
+    """The *What am I looking at?* of a tab."""
+    state = " open" if opened else ""
+    body = escape(" ".join(text.split()))
+    return markup(
+        f'<details class="about"{state}><summary>What am I looking at?</summary>'
+        f"<p>{body}</p></details>"
+    )
+
+
+def markup(value: str = "", **options: Any) -> gr.HTML:
+    """Markup of our own making, in our own style."""
+    return gr.HTML(value, js_on_load=None, apply_default_css=False, **options)
+
+
+def title(text: str, below: str = "") -> str:
+    more = f"<p>{escape(below)}</p>" if below else ""
+    return f'<div class="figure-title"><h3>{escape(text)}</h3>{more}</div>'
+
+
+def in_language(text: str, code: str, tag: str = "div") -> str:
+    """`text` marked up with its language and direction."""
+    direction = "rtl" if get_language(code).rtl else "ltr"
+    return f'<{tag} lang="{escape(code)}" dir="{direction}">{escape(text)}</{tag}>'
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of cells that are markup already; the first of each row is its heading."""
+    top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
+    body = "".join(
+        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>'
+        for first, *rest in rows
+    )
+    return f'<table class="plain"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'

@@ -1,0 +1,90 @@
+"""The real page on a tiny model, in the system's Chromium."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page
+from tiny_studio import tiny_studio
+
+from clas_core.ui import studio as studio_module
+from clas_core.ui.page import build, launch_options
+from clas_core.ui.studio import Studio
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+
+
+@pytest.fixture(scope="session")
+def browser_type_launch_args() -> dict[str, Any]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium: run `make browser`")
+    quiet = ["--disable-background-networking", "--disable-component-update", "--no-sandbox"]
+    return {"executable_path": CHROMIUM, "args": quiet}
+
+
+@pytest.fixture(scope="session")
+def studio() -> Studio:
+    return tiny_studio()
+
+
+@pytest.fixture(scope="session")
+def url(studio: Studio) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    studio.warm_up()
+    app = build(studio)
+    app.launch(**launch_options(studio, port), prevent_thread_lock=True, quiet=True)
+    yield f"http://127.0.0.1:{port}/"
+    app.close(verbose=False)
+
+
+@pytest.fixture
+def open_page(browser: Browser, url: str) -> Iterator[Callable[..., Page]]:
+    """Opens the page; afterwards fails on a console error and on any external request."""
+    contexts, problems = [], []
+
+    def watch(page: Page) -> None:
+        page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda r: None if is_own(r.url) else problems.append(r.url))
+
+    def is_own(address: str) -> bool:
+        return address.startswith((url, "data:", "blob:"))
+
+    def open_(query: str = "", width: int = 1440, height: int = 900, **options: Any) -> Page:
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        watch(page)
+        page.goto(url + query)
+        page.wait_for_selector("#generate")
+        page.wait_for_selector(".pane-text")
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+@pytest.fixture
+def slow_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every token takes a twentieth of a second more."""
+    quick = studio_module.generate
+
+    def slow(*args: Any, **options: Any) -> Iterator[Any]:
+        for step in quick(*args, **options):
+            time.sleep(0.05)
+            yield step
+
+    monkeypatch.setattr(studio_module, "generate", slow)

@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+pytestmark = pytest.mark.browser
+
+
+def generate(page: Page) -> None:
+    # The tiny model may be done before anyone sees it run: forget the last result instead.
+    page.locator("[data-state]").evaluate("e => delete e.dataset.state")
+    page.click("#generate")
+    page.wait_for_selector("[data-state=done]")
+
+
+def open_tab(page: Page, name: str, panel: str) -> None:
+    page.get_by_role("tab", name=name).click()
+    page.wait_for_selector(f"{panel} .plotly-panel-plot[data-drawn]", timeout=60_000)
+
+
+def move_strength(page: Page, key: str, times: int) -> None:
+    page.locator("#strength-range").focus()
+    for _ in range(times):
+        page.keyboard.press(key)
+
+
+def points(page: Page) -> list[list[float]]:
+    return page.evaluate(
+        "document.querySelector('#map .plotly-panel-plot').data.map(t => Array.from(t.x))"
+    )
+
+
+def test_first_screen_is_a_stored_result(open_page, studio):
+    page = open_page()
+    stored = studio.first_screen["view"]
+    expect(page.locator(".result-sentence")).to_have_text(stored["sentence"])
+    panes = page.locator(".pane-text").all_text_contents()
+    assert panes == ["".join(t for t, _ in pane["spans"]) for pane in stored["panes"]]
+    expect(page.locator("#strength output")).to_have_text("0.50")
+    expect(page.locator("#detected")).to_contain_text("Detected Swahili")
+
+
+def test_generate_marks_differences_and_shows_the_strip(open_page):
+    page = open_page()
+    move_strength(page, "End", 1)
+    expect(page.locator("#summary")).to_contain_text("× 1.40")
+    page.locator("#control input").check()
+    generate(page)
+    expect(page.locator(".pane")).to_have_count(3)
+    expect(page.locator(".strip-cell").first).to_be_visible()
+    expect(page.locator(".result-sentence")).to_contain_text("nats")
+
+
+def test_off_gives_the_same_text_twice(open_page):
+    page = open_page()
+    page.locator(".strength-mark.off").click()
+    expect(page.locator("#strength output")).to_have_text("Off")
+    expect(page.locator("#summary")).to_contain_text("× 1.00")
+    generate(page)
+    unsteered, steered = page.locator(".pane-text").all_text_contents()
+    assert unsteered == steered
+    expect(page.locator(".result-sentence")).to_have_text("Identical text; no shift at any token.")
+    expect(page.locator(".pane-text mark")).to_have_count(0)
+
+
+def test_a_models_words_are_never_markup(open_page, studio, monkeypatch):
+    view = {**studio.first_screen["view"]}
+    view["panes"] = [{**pane, "spans": [["<img src=x onerror=alert(1)>", True]]}
+                     for pane in view["panes"]]  # fmt: skip
+    view["state"] = "done"
+    monkeypatch.setattr(studio, "steer", lambda *_: iter([view]))
+    page = open_page()
+    page.click("#generate")
+    expect(page.locator(".pane-text mark").first).to_have_text("<img src=x onerror=alert(1)>")
+    expect(page.locator(".pane-text img")).to_have_count(0)
+
+
+def test_stop_works_at_once(open_page, slow_model):
+    page = open_page()
+    page.click("#generate")
+    page.wait_for_selector("[data-state=running]")
+    expect(page.locator(".pane-text .caret").first).to_be_visible()
+    page.locator("#stop").click()
+    page.wait_for_selector("[data-state=stopped]", timeout=1000)
+    expect(page.locator("#generate")).to_be_visible()
+    expect(page.locator(".result-sentence")).to_contain_text("nats")
+    assert page.locator(".strip-cell").count() < 40
+
+
+def test_map_redraws_when_the_strength_moves(open_page):
+    page = open_page()
+    open_tab(page, "Map", "#map")
+    expect(page.locator("#scores table")).to_be_visible()
+    expect(page.locator("#map-note")).not_to_contain_text("getting ready", timeout=60_000)
+    page.wait_for_timeout(1500)
+    before = points(page)
+    move_strength(page, "End", 1)
+    page.wait_for_function(
+        "x => document.querySelector('#map .plotly-panel-plot').data[0].x[0] !== x",
+        arg=before[0][0],
+    )
+    after = points(page)
+    shadow = len(before) - 5  # then paths, parallels, rings, names
+    assert after[shadow] == before[shadow]
+
+
+def test_a_click_draws_the_parallels(open_page):
+    page = open_page()
+    open_tab(page, "Map", "#map")
+    expect(page.locator("#map-note")).not_to_contain_text("getting ready", timeout=60_000)
+    page.wait_for_timeout(1500)
+    page.locator("#map .scatterlayer .trace").first.locator("path.point").nth(2).click(force=True)
+    expect(page.locator("#parallels li")).to_have_count(12)
+    expect(page.locator("#parallels [lang=ar]")).to_have_attribute("dir", "rtl")
+
+
+def test_layer_slider_changes_the_map(open_page):
+    page = open_page()
+    open_tab(page, "Map", "#map")
+    expect(page.locator("#map-note")).not_to_contain_text("getting ready", timeout=60_000)
+    first = page.locator("#scores table").inner_text()
+    page.locator("#map-layer input[type=number]").fill("0")
+    page.keyboard.press("Tab")
+    expect(page.locator("#scores table")).not_to_have_text(first)
+
+
+def test_thresholds_move_the_neurons(open_page):
+    page = open_page()
+    page.locator("#switch label", has_text="Lab").click()
+    open_tab(page, "Neurons", "#bars")
+    title = page.locator("#mosaic-title")
+    expect(title).to_contain_text("Layer 3")
+    before = title.inner_text()
+    page.locator("#tau input[type=number]").fill("0.9")
+    page.keyboard.press("Tab")
+    expect(title).not_to_have_text(before)
+    expect(page.locator("#summary")).to_contain_text("0 shared")
+
+
+def test_a_clicked_bar_and_tile_choose_layer_and_neuron(open_page):
+    page = open_page()
+    open_tab(page, "Neurons", "#mosaic")
+    page.locator("#bars .barlayer .trace.bars path").first.click(force=True)
+    expect(page.locator("#neuron-layer input")).to_have_value("1")
+    expect(page.locator("#mosaic-title")).to_contain_text("Layer 1")
+    page.locator("#mosaic .nsewdrag").click(position={"x": 200, "y": 100})
+    expect(page.locator("#neuron")).not_to_contain_text("neuron 0:")
+    expect(page.locator("#neuron tbody tr")).to_have_count(12)
+
+
+def test_arabic_is_set_from_right_to_left(open_page):
+    page = open_page()
+    page.locator("#example-languages label", has_text="العربية").click()
+    expect(page.locator("#detected")).to_contain_text("Detected Arabic")
+    prompt = page.locator("#prompt textarea")
+    expect(prompt).to_have_attribute("dir", "auto")
+    assert prompt.evaluate("e => getComputedStyle(e).direction") == "rtl"
+    generate(page)
+    for row in page.locator(".strip-row").all():
+        expect(row).to_have_attribute("dir", "rtl")
+
+
+@pytest.mark.parametrize("tab", ["Steer", "Map", "Neurons"])
+@pytest.mark.parametrize("width", [390, 768, 1440])
+def test_no_horizontal_scroll(open_page, tab, width):
+    page = open_page(width=width, height=844)
+    page.locator("#switch label", has_text="Lab").click()
+    page.get_by_role("tab", name=tab).click()
+    page.wait_for_timeout(1500)
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+
+
+def test_panes_are_stacked_on_a_phone(open_page):
+    page = open_page(width=390, height=844)
+    boxes = [pane.bounding_box() for pane in page.locator(".pane").all()]
+    assert boxes[1]["y"] >= boxes[0]["y"] + boxes[0]["height"]
+    assert boxes[0]["width"] > 300
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out(open_page, scheme):
+    page = open_page(color_scheme=scheme)
+    ratio = page.evaluate(
+        """() => {
+          const rgb = s => s.match(/[\\d.]+/g).slice(0, 3).map(Number);
+          const linear = v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+          const light = c => c.map(v => linear(v / 255))
+            .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+          const pane = document.querySelector('.pane');
+          const back = light(rgb(getComputedStyle(pane).backgroundColor));
+          return [...document.querySelectorAll('.pane-title, .pane-text, .pane-note')].map(e => {
+            const ink = light(rgb(getComputedStyle(e).color));
+            return (Math.max(ink, back) + .05) / (Math.min(ink, back) + .05);
+          });
+        }"""
+    )
+    assert min(ratio) >= 4.5
+
+
+def test_keyboard_alone(open_page):
+    page = open_page()
+    page.locator("#strength-range").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#strength output")).to_have_text("0.55")
+    page.locator("#generate").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("[data-state=done]")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"), [("", "Write a prompt"), ("word " * 380, "too long")]
+)
+def test_bad_prompts_get_one_sentence_and_the_page_goes_on(open_page, prompt, message):
+    page = open_page()
+    page.locator("#prompt textarea").fill(prompt)
+    page.click("#generate")
+    expect(page.locator(".toast-body")).to_contain_text(message)
+    page.locator("#prompt textarea").fill("Anna sees a boat.")
+    expect(page.locator("#generate")).to_be_visible()
+    generate(page)
+
+
+def test_link_and_code_take_the_settings_along(open_page, url):
+    page = open_page()
+    page.locator("#switch label", has_text="Lab").click()
+    move_strength(page, "ArrowRight", 3)
+    page.locator("#as-link").click()
+    link = page.locator("#link textarea, #link input")
+    expect(link).to_have_value(re.compile(rf"^{re.escape(url)}\?.*alpha=0.65"))
+    page.locator("#as-code").click()
+    expect(page.locator(".cm-content")).to_contain_text("clas.CLAS(alpha=0.65")
+    query = link.input_value().removeprefix(url)
+    other = open_page(query)
+    expect(other.locator("#strength output")).to_have_text("0.65")
+    expect(other.locator("#lab")).to_be_visible()
+
+
+def test_a_broken_link_says_so(open_page):
+    page = open_page("?alpha=many")
+    expect(page.locator(".toast-body")).to_contain_text("can't be read")
+    expect(page.locator("#strength output")).to_have_text("0.50")
