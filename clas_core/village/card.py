@@ -28,8 +28,10 @@ not use it for anything else.
 {parameters:,} parameters ({settings.layers} layers, hidden size {settings.hidden},
 {settings.intermediate} MLP neurons a layer with ReLU gates), byte-level BPE of {vocabulary:,}
 tokens trained on equally many documents of each language, {settings.tokens:,} training tokens,
-seed {settings.seed}, stored in bfloat16. All text comes from the grammars in
-`clas_core/village/languages`. `make model` regenerates everything.
+seed {settings.seed}, stored in bfloat16. A price of {settings.gate_penalty} times the mean open
+gate in the training loss keeps most gates shut, so that neurons specialise at this size. All text
+comes from the grammars in `clas_core/village/languages`. `make model` regenerates everything from
+the seed; another kind of processor rounds differently and gives a sibling, not these very bits.
 
 ## Training text
 
