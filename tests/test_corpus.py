@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 
 import pytest
 
@@ -104,3 +105,41 @@ def test_open_prefers_bundled_names(tmp_path, monkeypatch):
     assert ParallelCorpus.open("village") == ParallelCorpus.open(path)
     with pytest.raises(ClasError, match="isn't here"):
         ParallelCorpus.open("everyday")
+
+
+def test_everyday_speaks_all_languages_of_xnli_and_xquad():
+    """At least 120 different sentences in each, every one in its language's own script."""
+    from clas_core.languages import LANGUAGES
+
+    names = {
+        **{"Latn": "LATIN", "Cyrl": "CYRILLIC", "Arab": "ARABIC", "Grek": "GREEK"},
+        **{"Deva": "DEVANAGARI", "Thai": "THAI", "Hans": "CJK"},
+    }
+    everyday = ParallelCorpus.bundled("everyday")
+    wanted = [
+        "ar",
+        "bg",
+        "de",
+        "el",
+        "en",
+        "es",
+        "fr",
+        "hi",
+        "ro",
+        "ru",
+        "sw",
+        "th",
+        "tr",
+        "ur",
+        "vi",
+        "zh",
+    ]
+    assert sorted(everyday.languages) == wanted
+    for code in wanted:
+        texts = everyday.sentences[code]
+        assert len(set(texts)) == len(texts) >= 120
+        for text in texts:
+            assert unicodedata.is_normalized("NFC", text)
+            letters = [c for c in text if unicodedata.category(c)[0] == "L"]
+            script = names[LANGUAGES[code].script]
+            assert all(unicodedata.name(c).startswith(script) for c in letters), text
