@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,14 @@ def plotly_panel(*, height: int, replay: str = "", **options: Any) -> gr.HTML:
     Its value is made by `figure_value`. `.select(f)`: f gets a `gr.EventData` whose `_data` has
     trace, x, y and key (the point's customdata). `replay`: label of a button that glides again.
     """
+    library = escape(f"gradio_api/file={PLOTLY_JS}", quote=True)
     button = f'<button type="button" class="plotly-panel-replay" hidden>{replay}</button>'
     return _scripted(
         "plotly_panel.js",
-        f'<div class="plotly-panel" style="--height: {height}px">'
+        # In the markup, for properties of a panel that is updated before it is shown are lost.
+        f'<div class="plotly-panel" style="--height: {height}px" data-library="{library}">'
         f'<div class="plotly-panel-plot" role="img"></div>{button if replay else ""}</div>',
         None,
-        library=f"gradio_api/file={PLOTLY_JS}",
         **options,
     )
 

@@ -106,6 +106,15 @@ def test_map_redraws_when_the_strength_moves(open_page):
     assert after[shadow] == before[shadow]
 
 
+def test_figures_are_drawn_after_a_move_before_they_are_shown(open_page):
+    """A panel that is updated before its tab was opened still finds its library."""
+    page = open_page()
+    move_strength(page, "ArrowRight", 3)
+    page.wait_for_timeout(1000)
+    open_tab(page, "Map", "#map")
+    open_tab(page, "Neurons", "#bars")
+
+
 def test_a_click_draws_the_parallels(open_page):
     page = open_page()
     open_tab(page, "Map", "#map")

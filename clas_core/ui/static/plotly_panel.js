@@ -13,7 +13,7 @@ const CONFIG = {
 const loadPlotly = () =>
   (window.clasPlotly ??= new Promise((resolve, reject) => {
     const script = document.createElement("script");
-    script.src = props.library;
+    script.src = element.querySelector(".plotly-panel").dataset.library;
     script.onload = () => resolve(window.Plotly);
     script.onerror = () => reject(new Error("plotly.min.js could not be loaded"));
     document.head.append(script);
