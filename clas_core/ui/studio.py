@@ -159,11 +159,12 @@ class Studio:
             name, what = inputs.METHODS[recipe.method]
             return f"{name}: in {where}, {what}."
         counts = self.selection(recipe).counts()[first:end].sum(0).tolist()
-        boost, damp = (1 + recipe.alpha * (m - 1) for m in (recipe.beta, recipe.gamma))
+        factors = (1 + recipe.alpha * (m - 1) for m in (recipe.beta, recipe.gamma))
+        boost, damp = (f"{factor:.2f}".replace("-", "−") for factor in factors)
         whose = "" if recipe.specific == "any" else f" ({inputs.SPECIFIC[recipe.specific]})"
         return (
-            f"In {where}: {counts[SHARED]} shared neurons × {boost:.2f}, "
-            f"{counts[SPECIFIC]} language-specific{whose} × {damp:.2f}."
+            f"In {where}: {counts[SHARED]} shared neurons × {boost}, "
+            f"{counts[SPECIFIC]} language-specific{whose} × {damp}."
         )
 
     def steer(self, recipe: Recipe, control: bool, visitor: str) -> Iterator[View]:

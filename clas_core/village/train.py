@@ -53,7 +53,7 @@ PRESETS = {
         layers=4,
         vocabulary=2048,
         documents=24_000,
-        tokens=1_200_000,
+        tokens=800_000,
         batch_tokens=4096,
         checkpoint_every=100,
     ),
