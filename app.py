@@ -10,14 +10,16 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 from clas_core.errors import ClasError
 from clas_core.ui.page import build, launch_options
-from clas_core.ui.profile import read_profile
+from clas_core.ui.profile import default_profile, read_profile
 from clas_core.ui.studio import Studio
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, help="default: the profile's")
-    parser.add_argument("--profile", default="local", help="a name in spaces_config, or a .toml")
+    parser.add_argument(
+        "--profile", default=default_profile(), help="a name in spaces_config, or a .toml"
+    )
     args = parser.parse_args()
     try:
         studio = Studio.open(read_profile(args.profile))

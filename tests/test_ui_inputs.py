@@ -130,3 +130,15 @@ def test_bad_profiles_get_one_sentence(tmp_path, text, message):
 def test_an_unknown_profile_names_the_known_ones():
     with pytest.raises(ClasError, match=r"choose one of: .*local"):
         read_profile("nowhere")
+
+
+def test_a_space_takes_its_own_profile(monkeypatch):
+    from clas_core.ui.profile import default_profile, read_profile
+
+    monkeypatch.delenv("CLAS_PROFILE", raising=False)
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    assert read_profile(default_profile()).host == "127.0.0.1"
+    monkeypatch.setenv("SPACE_ID", "someone/clas-studio")
+    assert read_profile(default_profile()).host == "0.0.0.0"
+    monkeypatch.setenv("CLAS_PROFILE", "local")
+    assert default_profile() == "local"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,11 @@ class Profile:
 
 
 _NAMES = {str: "text", int: "a whole number"}
+
+
+def default_profile() -> str:
+    """`CLAS_PROFILE` if set; on a Hugging Face Space "cpu", which listens to all; else "local"."""
+    return os.environ.get("CLAS_PROFILE") or ("cpu" if "SPACE_ID" in os.environ else "local")
 
 
 def read_profile(name: str) -> Profile:
