@@ -33,7 +33,7 @@ def build_steer(studio: Studio, controls: Controls) -> SteerTab:
     stored = studio.first_screen or {}
     code = stored.get("language", studio.fallback)
     ready = () if "prompt" in stored else studio.examples(code)
-    about(f"{ABOUT} {studio.verdict}")
+    about(f"{ABOUT}\n\n{studio.verdict}")
     choices = [(get_language(c).native, c) for c in studio.example_codes]
     example = gr.Radio(
         choices,

@@ -12,12 +12,12 @@ from ..languages import get_language
 
 
 def about(text: str, opened: bool = False) -> gr.HTML:
-    """The *What am I looking at?* of a tab."""
+    """The *What am I looking at?* of a tab; a blank line in `text` parts paragraphs."""
     state = " open" if opened else ""
-    body = escape(" ".join(text.split()))
+    parts = (" ".join(part.split()) for part in text.split("\n\n"))
+    body = "".join(f"<p>{escape(part)}</p>" for part in parts if part)
     return markup(
-        f'<details class="about"{state}><summary>What am I looking at?</summary>'
-        f"<p>{body}</p></details>"
+        f'<details class="about"{state}><summary>What am I looking at?</summary>{body}</details>'
     )
 
 
