@@ -105,6 +105,7 @@ def test_the_controls_permutation_follows_the_seed(studio):
     assert not torch.equal(one.layers[2].scale, two.layers[2].scale)
 
 
+@pytest.mark.slow
 def test_map_scores_are_of_the_full_space(studio):
     plan = studio.plan(recipe(studio, strength=2, beta=3, gamma=0))
     result = studio.mapper.compute(plan, 3)

@@ -19,6 +19,8 @@ from clas_core.village.evaluate import (
 from clas_core.village.grammar import CODES, Grammar
 from clas_core.village.tasks import nli_items, qa_items
 
+pytestmark = pytest.mark.slow
+
 FOLDER = ASSETS / "village" / "model"
 
 
@@ -72,7 +74,6 @@ def test_the_stored_atlas_is_a_fresh_one(village, atlas):
     assert float((fresh.mean - atlas.mean).abs().max()) < 1e-3
 
 
-@pytest.mark.slow
 def test_it_answers_as_its_card_says(village):
     """A sample of the card's items, within what a sample can tell."""
     questions, statements = qa_items("test", 40), nli_items("test", 40)
