@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from .languages import Language as Language
     from .languages import get_language as get_language
     from .layout import Layout as Layout
+    from .loading import load as load
     from .methods import CLAS as CLAS
     from .methods import LAPE as LAPE
     from .methods import METHODS as METHODS
@@ -41,7 +42,6 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from .methods import bridge_layers as bridge_layers
     from .models import LanguageModel as LanguageModel
     from .models import UnsupportedModel as UnsupportedModel
-    from .models import load as load
     from .neurons import Selection as Selection
     from .neurons import lape_select as lape_select
     from .neurons import select as select
@@ -64,8 +64,9 @@ _HOMES = {
     "hidden": "BridgeCache HiddenStates hidden_states",
     "languages": "LANGUAGES Language get_language",
     "layout": "Layout",
+    "loading": "load",
     "methods": "CLAS LAPE METHODS DiffMean IntMu LanguageArithmetic RandomControl bridge_layers",
-    "models": "LanguageModel UnsupportedModel load",
+    "models": "LanguageModel UnsupportedModel",
     "neurons": "Selection lape_select select",
     "plan": "LayerPlan SteeringPlan steered",
     "recipe": "Recipe",

@@ -19,8 +19,9 @@ from .corpus import ParallelCorpus
 from .effects import compare
 from .errors import ClasError
 from .generation import generate
+from .loading import load
 from .methods import METHODS
-from .models import LanguageModel, load
+from .models import LanguageModel
 from .neurons import select
 from .recipe import Recipe
 

@@ -1,4 +1,4 @@
-"""Load a causal language model and find its MLP neurons.
+"""A causal language model and its MLP neurons.
 
 The only file that knows architectures. A *neuron* is one unit of the intermediate activation `h`,
 the input of the MLP's down-projection (Tang et al., arXiv 2402.16438).
@@ -9,17 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from .errors import ClasError
-from .paths import ASSETS
 
 _NOT_AN_MLP = ("attn", "attention", "per_layer")  # maps of the same shapes as an MLP's
 _GATE_NAMES = ("gate", "w1")
@@ -81,7 +78,7 @@ class Encoded:
 
 @dataclass(frozen=True, eq=False)
 class LanguageModel:
-    """A causal language model, its tokenizer and its MLPs. Made by `load`."""
+    """A causal language model, its tokenizer and its MLPs. Made by `loading.load`."""
 
     model: PreTrainedModel
     tokenizer: Any
@@ -149,40 +146,6 @@ class LanguageModel:
         special = torch.isin(input_ids, torch.tensor(sorted(self.special_ids), dtype=torch.long))
         content = attention_mask.bool() & ~special
         return Encoded(*(t.to(self.device) for t in (input_ids, attention_mask, content)))
-
-
-def load(
-    model: str | Path | PreTrainedModel,
-    tokenizer: Any = None,
-    *,
-    dtype: str | torch.dtype | None = None,
-    device: str | torch.device | None = None,
-    revision: str | None = None,
-) -> LanguageModel:
-    """Load a causal language model for measuring and steering.
-
-    `model` is "village" (the embedded model), a local directory, a hub id, or a model already in
-    memory together with its `tokenizer`. `dtype` None or "auto" means float32 on the CPU and the
-    checkpoint's own dtype elsewhere; `device` None means CUDA where there is one. Only safetensors
-    weights are read, and no code from a checkpoint is run. The model is put in evaluation mode.
-
-    Raises ClasError if it can't be loaded, UnsupportedModel if its MLPs can't be found.
-    """
-    if isinstance(model, PreTrainedModel):
-        if tokenizer is None:
-            raise ClasError("A model in memory needs its tokenizer too: load(model, tokenizer).")
-        if dtype is not None or device is not None or revision is not None:
-            raise ClasError("dtype, device and revision are for loading; this model is loaded.")
-        loaded = model
-    else:
-        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        loaded, tokenizer = _from_pretrained(_source(model), tokenizer, dtype, where, revision)
-    loaded.eval()
-    blocks, mlps = find_mlps(loaded)
-    in_memory = isinstance(model, PreTrainedModel)
-    name = loaded.name_or_path or type(loaded).__name__ if in_memory else str(model)
-    commit = getattr(loaded.config, "_commit_hash", None)
-    return LanguageModel(loaded, tokenizer, name, commit or revision, blocks, mlps)
 
 
 def find_mlps(model: PreTrainedModel) -> tuple[tuple[nn.Module, ...], tuple[MLP, ...]]:
@@ -258,44 +221,3 @@ def _shape(module: Any) -> tuple[int, int] | None:
     if hasattr(module, "in_features") and hasattr(module, "out_features"):
         return module.in_features, module.out_features
     return None
-
-
-def _source(model: str | Path) -> str:
-    """The hub id or directory behind a name, after checking that a directory holds a model."""
-    folder = ASSETS / "village" / "model" if str(model) == "village" else Path(model)
-    if str(model) == "village" and not folder.is_dir():
-        raise ClasError("The embedded model isn't here: build it with `make model`.")
-    if not folder.is_dir():
-        if isinstance(model, Path) or folder.is_absolute() or str(model).startswith("."):
-            raise ClasError(f"There is no directory {model}: check the path.")
-        return str(model)
-    if not (folder / "config.json").is_file():
-        raise ClasError(f"{folder} has no config.json: choose the directory of a saved model.")
-    if not any(folder.glob("*.safetensors")):
-        raise ClasError(
-            f"{folder} has no weights in *.safetensors: save the model there with save_pretrained."
-        )
-    return str(folder)
-
-
-def _from_pretrained(
-    source: str,
-    tokenizer: Any,
-    dtype: str | torch.dtype | None,
-    device: torch.device,
-    revision: str | None,
-) -> tuple[PreTrainedModel, Any]:
-    if dtype in (None, "auto"):
-        dtype = torch.float32 if device.type == "cpu" else "auto"
-    try:
-        if tokenizer is None:
-            tokenizer = AutoTokenizer.from_pretrained(
-                source, revision=revision, trust_remote_code=False
-            )
-        model = AutoModelForCausalLM.from_pretrained(
-            source, revision=revision, dtype=dtype, use_safetensors=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ClasError(f"Can't load {source}: {reason}") from error
-    return model.to(device), tokenizer  # type: ignore[arg-type]  # torch's stubs see a wrapper

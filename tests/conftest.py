@@ -8,7 +8,8 @@ from tiny import SENTENCES, make_tokenizer, tiny_gpt2_model, tiny_llama_model, t
 from transformers import PreTrainedTokenizerFast
 
 from clas_core.corpus import ParallelCorpus
-from clas_core.models import LanguageModel, load
+from clas_core.loading import load
+from clas_core.models import LanguageModel
 
 torch.set_num_threads(1)
 

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from clas_core.baking import bake
 from clas_core.errors import ClasError
-from clas_core.models import load
+from clas_core.loading import load
 from clas_core.plan import LayerPlan, SteeringPlan, steered
 
 TEXTS = ["The cat sleeps in the house.", "Mvua inanyesha."]

@@ -9,7 +9,7 @@ from clas_core.atlas import Atlas
 from clas_core.cli import main
 from clas_core.corpus import ParallelCorpus
 from clas_core.generation import generate
-from clas_core.models import load
+from clas_core.loading import load
 from clas_core.recipe import Recipe
 
 PROMPT = "The cat sleeps"

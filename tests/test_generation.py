@@ -11,7 +11,7 @@ from tiny import make_tokenizer, tiny_llama_model
 
 from clas_core.errors import ClasError
 from clas_core.generation import _Chooser, generate, generate_batch
-from clas_core.models import load
+from clas_core.loading import load
 from clas_core.plan import LayerPlan, SteeringPlan
 from clas_core.streaming import TextStream
 

@@ -10,7 +10,8 @@ from torch import nn
 from transformers import MixtralConfig, MixtralForCausalLM
 
 from clas_core.errors import ClasError
-from clas_core.models import UnsupportedModel, find_mlps, load
+from clas_core.loading import load
+from clas_core.models import UnsupportedModel, find_mlps
 from clas_core.taps import Tap, tapped
 
 

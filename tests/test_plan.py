@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from tiny import FAMILIES, tiny_llama_model, tiny_model
 
 from clas_core.errors import ClasError
-from clas_core.models import LanguageModel, load
+from clas_core.loading import load
+from clas_core.models import LanguageModel
 from clas_core.plan import LayerPlan, SteeringPlan, steered
 
 TEXTS = ["The cat sleeps in the house.", "It rains.", "Mvua inanyesha."]

@@ -6,7 +6,7 @@ from tiny import make_tokenizer, tiny_llama_model
 
 from clas_core.atlas import Atlas
 from clas_core.corpus import ParallelCorpus
-from clas_core.models import load
+from clas_core.loading import load
 from clas_core.ui.first_screen import first_screen
 from clas_core.ui.studio import Studio
 

@@ -21,8 +21,9 @@ from ..corpus import ParallelCorpus
 from ..effects import compare
 from ..errors import ClasError
 from ..generation import generate
+from ..loading import load
 from ..methods import bridge_layers
-from ..models import LanguageModel, load
+from ..models import LanguageModel
 from ..neurons import SHARED, SPECIFIC, Selection, select
 from ..paths import ASSETS
 from ..plan import SteeringPlan

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ..atlas import Atlas
 from ..corpus import ParallelCorpus
-from ..models import load
+from ..loading import load
 from ..neurons import select
 from ..paths import ASSETS
 from .calibrate import calibrate
