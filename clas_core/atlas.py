@@ -21,7 +21,7 @@ from .corpus import ParallelCorpus
 from .errors import ClasError
 from .models import LanguageModel
 from .paths import replacing
-from .taps import Tap, tapped
+from .taps import Site, Tap, tapped
 
 _FORMAT = "clas-atlas-1"
 
@@ -37,6 +37,7 @@ class Atlas:
     residual: [layers, languages, hidden], mean output of each decoder layer.
     tokens: [languages], int64, how many tokens were counted.
     meta: where it comes from (model, revision, dtype, corpus and its hash, versions).
+    widths: neurons of each layer; beyond them everything is 0. Left out: all layers alike.
 
     Floats are float32 on the CPU.
     """
@@ -49,6 +50,11 @@ class Atlas:
     residual: torch.Tensor
     tokens: torch.Tensor
     meta: dict[str, Any] = field(default_factory=dict)
+    widths: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.widths:
+            object.__setattr__(self, "widths", (self.num_neurons,) * self.num_layers)
 
     @property
     def num_layers(self) -> int:
@@ -104,6 +110,7 @@ class Atlas:
             "format": _FORMAT,
             "languages": json.dumps(self.languages),
             "meta": json.dumps(self.meta),
+            "widths": json.dumps(self.widths),
         }
         with replacing(path) as scratch:
             save_file(tensors, scratch, metadata)
@@ -120,7 +127,8 @@ class Atlas:
         except (OSError, SafetensorError) as error:
             raise ClasError(f"Can't read an atlas from {path}: {error}") from error
         languages = tuple(json.loads(metadata["languages"]))
-        return Atlas(languages, **tensors, meta=json.loads(metadata["meta"]))
+        widths = tuple(json.loads(metadata.get("widths", "[]")))
+        return Atlas(languages, **tensors, meta=json.loads(metadata["meta"]), widths=widths)
 
 
 _TENSORS = [f.name for f in fields(Atlas) if f.type == "torch.Tensor"]
@@ -137,7 +145,7 @@ class _Collector(Tap):
         self._sum_squares = torch.zeros(neurons, dtype=torch.float64)
         self._residual = torch.zeros((lm.num_layers, languages, lm.hidden_size)).double()
         self._tokens = torch.zeros(languages, dtype=torch.int64)
-        self._gated = [mlp.gate is not None for mlp in lm.mlps]
+        self._widths = lm.widths
         self._language = 0
         self._content = torch.zeros(0)  # [tokens of the batch], 1 where they count
 
@@ -148,29 +156,34 @@ class _Collector(Tap):
         self._tokens[language] += int(batch.content.sum())
         lm.model.base_model(**batch.inputs, use_cache=False)  # without the vocabulary's logits
 
-    def gate(self, layer: int, gate: torch.Tensor) -> None:
-        self._count_open(layer, gate)
+    def gate(self, site: Site, gate: torch.Tensor) -> None:
+        self._count_open(site, gate)
 
-    def neurons(self, layer: int, h: torch.Tensor) -> None:
-        if not self._gated[layer]:
-            self._count_open(layer, h)
+    def neurons(self, site: Site, h: torch.Tensor) -> None:
+        if not site.gated:
+            self._count_open(site, h)
         h = h.float()
-        k = self._language
-        self._sum[layer, k] += self._total(h)
-        self._sum_abs[layer, k] += self._total(h.abs())
-        self._sum_squares[layer, k] += self._total(h.square())
+        at = (site.layer, self._language, site.neurons)
+        self._sum[at] += self._total(h, site)
+        self._sum_abs[at] += self._total(h.abs(), site)
+        self._sum_squares[at] += self._total(h.square(), site)
 
     def hidden(self, layer: int, hidden: torch.Tensor) -> None:
         self._residual[layer, self._language] += self._total(hidden.float())
 
-    def _count_open(self, layer: int, gate: torch.Tensor) -> None:
+    def _count_open(self, site: Site, gate: torch.Tensor) -> None:
         # Whole numbers below 2^24 are exact in float32, and no batch has so many tokens.
-        self._open[layer, self._language] += self._total((gate > 0).float()).long()
+        at = (site.layer, self._language, site.neurons)
+        self._open[at] += self._total((gate > 0).float(), site).long()
 
-    def _total(self, x: torch.Tensor) -> torch.Tensor:
+    def _total(self, x: torch.Tensor, site: Site | None = None) -> torch.Tensor:
         """Sum over the tokens that count: x [..., units] -> [units], float64 on the CPU."""
         content = self._content.to(x.device)
-        return (content @ x.flatten(0, -2)).double().cpu()
+        if site is None or site.tokens is None or site.experts is None:
+            return (content @ x.flatten(0, -2)).double().cpu()
+        sums = x.new_zeros(site.num_experts, x.shape[-1])
+        sums.index_add_(0, site.experts, x * content[site.tokens][:, None])
+        return sums.flatten().double().cpu()
 
     def atlas(self, languages: tuple[str, ...], meta: dict[str, Any]) -> Atlas:
         if not self._tokens.all():
@@ -187,6 +200,7 @@ class _Collector(Tap):
             residual=(self._residual / count).float(),
             tokens=self._tokens,
             meta=meta,
+            widths=self._widths,
         )
 
 

@@ -16,13 +16,13 @@ import torch
 from transformers import PreTrainedModel
 
 from .errors import ClasError
-from .models import MLP, LanguageModel
+from .models import MLP, Experts, LanguageModel
 from .paths import replacing
 from .plan import LayerPlan, SteeringPlan
-from .taps import Tap, tapped
+from .taps import Site, Tap, tapped
 
 RECIPE_FILE = "clas_recipe.json"
-_BIAS_OPTIONS = ("mlp_bias", "use_bias", "bias")
+_BIAS_OPTIONS = ("mlp_bias", "use_bias", "enable_bias", "bias")
 
 
 def bake(
@@ -63,26 +63,32 @@ def bake(
     return out
 
 
-def fold(mlp: MLP, layer: LayerPlan) -> tuple[torch.Tensor, torch.Tensor | None]:
+def fold(mlp: MLP | Experts, layer: LayerPlan) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The down-projection's (weight, bias) that act as `layer` does, in the weight's own layout.
 
     Computed in float32 at least and rounded to the weight's dtype. The bias is None if there was
     none and none is needed.
     """
     matrix, bias, dtype = _matrix(mlp), mlp.bias, mlp.weight.dtype
-    offset = torch.zeros(matrix.shape[0], dtype=matrix.dtype, device=matrix.device)
+    offset = torch.zeros(matrix.shape[:-1], dtype=matrix.dtype, device=matrix.device)
     if layer.bias is not None:
-        offset = offset + matrix @ layer.bias.to(matrix)
+        offset = offset + (matrix @ _own(mlp, layer.bias).to(matrix)[..., None])[..., 0]
     if layer.shift is not None:
         offset = offset + layer.shift.to(offset)
     if layer.scale is not None:
-        matrix = matrix * layer.scale.to(matrix)
+        matrix = matrix * _own(mlp, layer.scale).to(matrix)[..., None, :]
     if mlp.stored_transposed:
-        matrix = matrix.T
+        matrix = matrix.transpose(-1, -2)
     weight = matrix.to(dtype).contiguous()
     if bias is not None:
         return weight, (bias.detach() + offset).to(dtype)
     return weight, offset.to(dtype) if offset.any() else None
+
+
+def _own(mlp: MLP | Experts, units: torch.Tensor) -> torch.Tensor:
+    """The numbers of this MLP's neurons: [neurons], or [experts, per_expert]."""
+    own = units[mlp.start : mlp.start + mlp.neurons]
+    return own.unflatten(0, (mlp.experts, -1)) if isinstance(mlp, Experts) else own
 
 
 def _folded(
@@ -94,13 +100,27 @@ def _folded(
         if name not in state:
             state[name] = torch.zeros(parameter.shape, dtype=lm.dtype)
     names = {module: name for name, module in lm.model.named_modules()}
-    for index, layer in layers.items():
-        mlp = lm.mlps[index]
-        weight, bias = fold(mlp, layer)
-        state[f"{names[mlp.down]}.weight"] = weight
+    for mlp in lm.mlps:
+        if mlp.layer not in layers:
+            continue
+        weight, bias = fold(mlp, layers[mlp.layer])
+        if isinstance(mlp, Experts):
+            of_weight, of_bias = (f"{names[mlp.module]}.down_proj{end}" for end in ("", "_bias"))
+        else:
+            of_weight, of_bias = (f"{names[mlp.down]}.{end}" for end in ("weight", "bias"))
+        state[of_weight] = weight
         if bias is not None:
-            state[f"{names[mlp.down]}.bias"] = bias
+            if of_bias not in state:
+                raise _no_bias(lm)
+            state[of_bias] = bias
     return state
+
+
+def _no_bias(lm: LanguageModel) -> ClasError:
+    return ClasError(
+        f"{type(lm.model).__name__} has no bias in its down-projection and no option for "
+        "one, so only plans without bias and shift (CLAS, LAPE) can be baked."
+    )
 
 
 def _skeleton(lm: LanguageModel, needs_bias: bool) -> PreTrainedModel:
@@ -110,10 +130,7 @@ def _skeleton(lm: LanguageModel, needs_bias: bool) -> PreTrainedModel:
         text = config.get_text_config()
         option = next((name for name in _BIAS_OPTIONS if getattr(text, name, None) is False), None)
         if option is None:
-            raise ClasError(
-                f"{type(lm.model).__name__} has no bias in its down-projection and no option for "
-                "one, so only plans without bias and shift (CLAS, LAPE) can be baked."
-            )
+            raise _no_bias(lm)
         setattr(text, option, True)
     with torch.device("meta"):
         skeleton = type(lm.model)(config)
@@ -135,11 +152,17 @@ def _check_weights(lm: LanguageModel) -> None:
 def _check_shifts_can_be_biases(lm: LanguageModel, layers: list[int]) -> None:
     """Raise ClasError unless what the down-projection adds reaches the residual stream unchanged.
 
-    It doesn't where the MLP's output is normalised (Gemma 2) or scaled (Granite) first. Tried out:
-    one row for each layer, in which that layer's neurons are nudged, beside an untouched row.
+    It doesn't where the MLP's output is normalised (Gemma 2) or scaled (Granite) first, nor where
+    a router weighs it. Tried out: one row for each layer, in which that layer's neurons are
+    nudged, beside an untouched row.
     """
     if not layers:
         return
+    if any(isinstance(mlp, Experts) and mlp.layer in layers for mlp in lm.mlps):
+        raise ClasError(
+            f"{type(lm.model).__name__} has routed experts, whose outputs are weighed before they "
+            "are added up, so plans with a shift (DiffMean) can't be baked into it."
+        )
     token = lm.encode(["a"]).input_ids[:, -1:].expand(len(layers) + 1, 1)
     nudge = _Nudge(lm, layers)
     with torch.inference_mode(), tapped(lm, nudge):
@@ -158,13 +181,14 @@ class _Nudge(Tap):
     """
 
     def __init__(self, lm: LanguageModel, layers: list[int]) -> None:
-        self._mlps = lm.mlps
+        self._mlps = {mlp.layer: mlp for mlp in lm.mlps}
         self._rows = {layer: row for row, layer in enumerate(layers, start=1)}
         self._size = lm.hidden_size**0.5
         self._expected = torch.zeros(0)
         self.arrived: list[bool] = []
 
-    def neurons(self, layer: int, h: torch.Tensor) -> torch.Tensor | None:
+    def neurons(self, site: Site, h: torch.Tensor) -> torch.Tensor | None:
+        layer = site.layer
         row = self._rows.get(layer)
         if row is None:
             return None
@@ -186,9 +210,10 @@ class _Nudge(Tap):
         self._size = float(hidden[0].float().norm())
 
 
-def _matrix(mlp: MLP) -> torch.Tensor:
-    """The down-projection as [hidden, neurons], float32 at least."""
-    matrix = mlp.weight.detach().T if mlp.stored_transposed else mlp.weight.detach()
+def _matrix(mlp: MLP | Experts) -> torch.Tensor:
+    """The down-projection as [hidden, neurons], of experts one each; float32 at least."""
+    matrix = mlp.weight.detach()
+    matrix = matrix.transpose(-1, -2) if mlp.stored_transposed else matrix
     return matrix.to(torch.promote_types(matrix.dtype, torch.float32))
 
 

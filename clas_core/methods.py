@@ -8,7 +8,6 @@ half-open range (first, end); None means the bridge layers, the model's last qua
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 
 import torch
@@ -56,7 +55,7 @@ class CLAS:
         m = torch.ones(sel.category.shape)  # [layers, neurons]
         m[sel.category == SHARED] = self.beta
         m[specific] = self.gamma
-        return _plan(self, atlas, target, lambda layer: LayerPlan(scale=m[layer]))
+        return _plan(self, atlas, target, scale=m)
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class IntMu:
         _check(atlas, sel, target)
         own, mu = sel.neurons_of(target), atlas.mean[:, atlas.index(target)]  # [layers, neurons]
         scale, bias = torch.where(own, 0.0, 1.0), torch.where(own, mu, 0.0)
-        return _plan(self, atlas, target, lambda layer: LayerPlan(scale[layer], bias[layer]))
+        return _plan(self, atlas, target, scale=scale, bias=bias)
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class LAPE:
         _check(atlas, sel, target)
         atlas.index(self.source)
         scale = torch.where(lape_select(atlas).neurons_of(self.source), 0.0, 1.0)
-        return _plan(self, atlas, target, lambda layer: LayerPlan(scale[layer]))
+        return _plan(self, atlas, target, scale=scale)
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ class LanguageArithmetic:
         scale = torch.ones_like(bias)
         if self.source is not None:
             scale[sel.neurons_of(self.source)] = 0.0
-        return _plan(self, atlas, target, lambda layer: LayerPlan(scale[layer], bias[layer]))
+        return _plan(self, atlas, target, scale=scale, bias=bias)
 
 
 @dataclass(frozen=True)
@@ -148,13 +147,7 @@ class DiffMean:
         r = atlas.residual  # [layers, languages, hidden]
         shift = r[:, atlas.index(target)] - r[:, atlas.index(self.source)]
         first = bridge_layers(atlas.num_layers)[0]
-        return _plan(
-            self,
-            atlas,
-            target,
-            lambda layer: LayerPlan(shift=shift[layer]),
-            default=(first, first + 1),
-        )
+        return _plan(self, atlas, target, shift=shift, default=(first, first + 1))
 
 
 @dataclass(frozen=True)
@@ -173,7 +166,7 @@ class RandomControl:
     def plan(self, atlas: Atlas, sel: Selection, target: str) -> SteeringPlan:
         original = self.of.plan(atlas, sel, target)
         layers = {
-            index: self._shuffle(layer, sel.category[index] != DEAD, index)
+            index: self._shuffle(layer, sel.category[index] > DEAD, index)
             for index, layer in original.layers.items()
         }
         return SteeringPlan(layers, f"random control (seed {self.seed}) of {original.label}")
@@ -184,6 +177,7 @@ class RandomControl:
         def permute(x: torch.Tensor | None, order: torch.Tensor) -> torch.Tensor | None:
             return None if x is None else x[order]
 
+        live = live[: layer.neurons]
         order = torch.arange(len(live))
         order[live] = order[live][torch.randperm(int(live.sum()), generator=generator)]
         shift = layer.shift
@@ -205,17 +199,28 @@ def _plan(
     method: CLAS | IntMu | LAPE | LanguageArithmetic | DiffMean,
     atlas: Atlas,
     target: str,
-    full: Callable[[int], LayerPlan],
+    *,
+    scale: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    shift: torch.Tensor | None = None,
     default: Layers = None,
 ) -> SteeringPlan:
-    """The full method's map in each steered layer, at strength alpha."""
+    """The full method's map, [layers, units] each, in the steered layers at strength alpha."""
     first, end = method.layers or default or bridge_layers(atlas.num_layers)
     if not 0 <= first < end <= atlas.num_layers:
         raise ClasError(
             f"Layers ({first}, {end}) don't fit: choose a half-open range within "
             f"(0, {atlas.num_layers})."
         )
-    layers = {layer: full(layer) * method.alpha for layer in range(first, end)}
+    layers = {}
+    for layer in range(first, end):
+        width = atlas.widths[layer]
+        full = LayerPlan(
+            None if scale is None else scale[layer, :width],
+            None if bias is None else bias[layer, :width],
+            None if shift is None else shift[layer],
+        )
+        layers[layer] = full * method.alpha
     return SteeringPlan(layers, f"{method} for {target}")
 
 

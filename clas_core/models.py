@@ -7,7 +7,7 @@ the input of the MLP's down-projection (Tang et al., arXiv 2402.16438).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -28,12 +28,13 @@ class UnsupportedModel(ClasError):
 
 @dataclass(frozen=True, eq=False)
 class MLP:
-    """The MLP of one decoder layer.
+    """A dense MLP of a decoder layer: all its tokens pass through it.
 
     `down` maps neurons to the residual stream: its input is `h` [..., neurons]. `gate` is the
     module whose output, at `gate_slice` of the last axis, is the gate before its activation
     function; None in MLPs without a gate, where the sign of `h` itself is read. (Every gate
-    function in use has the sign of its argument.)
+    function in use has the sign of its argument.) `start`: where its neurons begin among the
+    layer's, which may have experts before it.
     """
 
     layer: int
@@ -41,6 +42,7 @@ class MLP:
     gate: nn.Module | None
     gate_slice: slice
     neurons: int
+    start: int = 0
 
     @property
     def weight(self) -> torch.Tensor:
@@ -57,6 +59,44 @@ class MLP:
     def stored_transposed(self) -> bool:
         """Whether the weight is [neurons, hidden], as in GPT-2's Conv1D."""
         return isinstance(self.down, Conv1D)
+
+
+@dataclass(frozen=True, eq=False)
+class Experts:
+    """The routed experts of a decoder layer, fused in one module: a router picks some a token.
+
+    `module` keeps the down-projections of all experts as one tensor. Expert e's neurons are the
+    `per_expert` ones from `start + e * per_expert` on, on the layer's axis.
+    """
+
+    layer: int
+    module: Any
+    experts: int
+    per_expert: int
+    start: int = 0
+
+    @property
+    def neurons(self) -> int:
+        return self.experts * self.per_expert
+
+    @property
+    def gated(self) -> bool:
+        return bool(self.module.has_gate)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """All down-projections, [experts, hidden, per_expert] unless `stored_transposed`."""
+        return self.module.get_parameter("down_proj")
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """Of the down-projections, [experts, hidden]."""
+        return self.module.get_parameter("down_proj_bias") if self.module.has_bias else None
+
+    @property
+    def stored_transposed(self) -> bool:
+        """Whether the weight is [experts, per_expert, hidden], as in gpt-oss."""
+        return bool(self.module.is_transposed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,14 +118,18 @@ class Encoded:
 
 @dataclass(frozen=True, eq=False)
 class LanguageModel:
-    """A causal language model, its tokenizer and its MLPs. Made by `loading.load`."""
+    """A causal language model, its tokenizer and its MLPs. Made by `loading.load`.
+
+    `mlps` are in the order of the layers. A layer has one MLP, or experts and the dense MLPs
+    beside them; all its neurons lie on one axis, one after the other.
+    """
 
     model: PreTrainedModel
     tokenizer: Any
     name: str
     revision: str | None
     blocks: tuple[nn.Module, ...]
-    mlps: tuple[MLP, ...]
+    mlps: tuple[MLP | Experts, ...]
 
     @property
     def device(self) -> torch.device:
@@ -99,10 +143,18 @@ class LanguageModel:
     def num_layers(self) -> int:
         return len(self.blocks)
 
+    @cached_property
+    def widths(self) -> tuple[int, ...]:
+        """The number of MLP neurons in each layer."""
+        widths = [0] * self.num_layers
+        for mlp in self.mlps:
+            widths[mlp.layer] += mlp.neurons
+        return tuple(widths)
+
     @property
     def num_neurons(self) -> int:
-        """MLP neurons in each layer."""
-        return self.mlps[0].neurons
+        """The number of MLP neurons in the widest layer."""
+        return max(self.widths)
 
     @property
     def hidden_size(self) -> int:
@@ -148,12 +200,13 @@ class LanguageModel:
         return Encoded(*(t.to(self.device) for t in (input_ids, attention_mask, content)))
 
 
-def find_mlps(model: PreTrainedModel) -> tuple[tuple[nn.Module, ...], tuple[MLP, ...]]:
-    """The decoder layers of `model` and the MLP of each.
+def find_mlps(model: PreTrainedModel) -> tuple[tuple[nn.Module, ...], tuple[MLP | Experts, ...]]:
+    """The decoder layers of `model`, and where the MLP neurons of each are.
 
-    Looks for the list of decoder layers in which every layer has exactly one MLP: a module whose
-    linear children are one map neurons -> hidden and, the other way, one map (plain), two maps
-    (gated) or one map of double width (gate and up fused, gate first).
+    Looks for the list of decoder layers in which every layer has exactly one dense MLP, or fused
+    experts with any number of dense MLPs beside them. A dense MLP is a module whose linear
+    children are one map neurons -> hidden and, the other way, one map (plain), two maps (gated)
+    or one map of double width (gate and up fused, gate first).
     """
     config = model.config.get_text_config()
     seen = []
@@ -161,35 +214,45 @@ def find_mlps(model: PreTrainedModel) -> tuple[tuple[nn.Module, ...], tuple[MLP,
         if not isinstance(module, nn.ModuleList) or len(module) != config.num_hidden_layers:
             continue
         found = [_mlps_of(block, layer, config.hidden_size) for layer, block in enumerate(module)]
-        if all(len(mlps) == 1 for mlps in found):
-            flat = tuple(mlps[0] for mlps in found)
-            if len({mlp.neurons for mlp in flat}) > 1:
-                raise UnsupportedModel(
-                    f"{type(model).__name__}: the layers have different numbers of MLP neurons, "
-                    "which isn't supported yet. Choose a model whose layers are alike."
-                )
-            return tuple(module), flat
+        if all(len(mlps) == 1 or any(isinstance(m, Experts) for m in mlps) for mlps in found):
+            return tuple(module), tuple(mlp for mlps in found for mlp in mlps)
         seen.append(f"{name} ({', '.join(str(len(mlps)) for mlps in found)} MLPs by layer)")
     raise UnsupportedModel(
         f"{type(model).__name__}: found no list of {config.num_hidden_layers} decoder layers with "
         f"one linear map from MLP neurons to hidden size {config.hidden_size} in each; looked at "
-        f"{'; '.join(seen) or 'no list of that length'}. Choose a dense decoder-only model."
+        f"{'; '.join(seen) or 'no list of that length'}. Choose a decoder-only model whose MLPs "
+        "are linear layers or fused experts."
     )
 
 
-def _mlps_of(block: nn.Module, layer: int, hidden: int) -> list[MLP]:
-    mlps = []
+def _mlps_of(block: nn.Module, layer: int, hidden: int) -> list[MLP | Experts]:
+    """Experts first, so that a plan's first neurons are theirs whatever stands beside them."""
+    experts: list[MLP | Experts] = []
+    dense: list[MLP | Experts] = []
     for path, owner in block.named_modules():
+        if (fused := _as_experts(owner, layer)) is not None:
+            experts.append(fused)
+            continue
         shapes = {
             name: shape
             for name, child in owner.named_children()
             if (shape := _shape(child)) is not None
             and not any(word in f"{path}.{name}".lower() for word in _NOT_AN_MLP)
         }
-        mlp = _as_mlp(owner, shapes, layer, hidden)
-        if mlp is not None:
-            mlps.append(mlp)
-    return mlps
+        if (mlp := _as_mlp(owner, shapes, layer, hidden)) is not None:
+            dense.append(mlp)
+    placed: list[MLP | Experts] = []
+    for one in experts + dense:
+        placed.append(replace(one, start=sum(other.neurons for other in placed)))
+    return placed
+
+
+def _as_experts(owner: Any, layer: int) -> Experts | None:
+    """Experts as transformers fuses them (`use_experts_implementation`), else None."""
+    down = getattr(owner, "down_proj", None)
+    if not isinstance(down, nn.Parameter) or down.ndim != 3 or not hasattr(owner, "has_gate"):
+        return None
+    return Experts(layer, owner, down.shape[0], down.shape[1 if owner.is_transposed else 2])
 
 
 def _as_mlp(

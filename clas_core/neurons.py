@@ -13,7 +13,7 @@ from .atlas import Atlas
 from .errors import ClasError
 
 CATEGORIES = ("dead", "specific", "partial", "shared")
-DEAD, SPECIFIC, PARTIAL, SHARED = range(4)
+NONE, DEAD, SPECIFIC, PARTIAL, SHARED = range(-1, 4)
 
 
 class OwnedNeurons(Protocol):
@@ -31,7 +31,8 @@ class Selection:
     """The category and the owner of every neuron at given thresholds.
 
     category: [layers, neurons] int8, an index into CATEGORIES (*Sharing Matters*, Wang et al.,
-        arXiv 2406.09265): 0 dead in every language, 1 specific to one, 2 partial, 3 shared.
+        arXiv 2406.09265): 0 dead in every language, 1 specific to one, 2 partial, 3 shared; NONE
+        (-1) beyond the width of a layer that has fewer neurons than the widest.
     owner: [layers, neurons] int16, the position in `languages` of the one language in which a
         specific neuron is active, else -1.
     active: [layers, languages, neurons] bool, whether the activation probability reaches tau.
@@ -92,7 +93,8 @@ def select(
     if mode == "absolute":
         bar = torch.full((len(p), 1, 1), tau)
     elif mode == "quantile":
-        bar = torch.stack([layer.flatten().quantile(tau) for layer in p])[:, None, None]
+        layers = [layer[:, :width].flatten() for layer, width in zip(p, atlas.widths)]
+        bar = torch.stack([layer.quantile(tau) for layer in layers])[:, None, None]
     else:
         raise ClasError(f"Threshold mode must be 'absolute' or 'quantile', not {mode!r}.")
     active = (p >= bar) & (p > 0)  # [layers, languages, neurons]
@@ -101,6 +103,7 @@ def select(
     category[n == 0] = DEAD
     category[n == 1] = SPECIFIC
     category[n >= shared_from] = SHARED
+    category[~_present(atlas)] = NONE
     owner = torch.where(n == 1, active.int().argmax(1), -1).to(torch.int16)
     return Selection(category, owner, active, atlas.languages, tau, shared_from, mode)
 
@@ -133,15 +136,22 @@ def lape_select(atlas: Atlas, keep: float = 0.01, bar: float = 0.95) -> LapeSele
         if not 0 < value <= 1:
             raise ClasError(f"LAPE's {name} is a share between 0 and 1, not {value}.")
     p = atlas.probability  # [layers, languages, neurons]
-    threshold = p.flatten().kthvalue(max(1, round(bar * p.numel()))).values
+    present = _present(atlas)
+    every = p.transpose(1, 2)[present].flatten()
+    threshold = every.kthvalue(max(1, round(bar * every.numel()))).values
     above = p > threshold
     shares = (p / p.sum(1, keepdim=True)).nan_to_num(0.0)
     entropy = torch.special.entr(shares).sum(1)  # [layers, neurons]; 0 ln 0 = 0
     ranked = entropy.masked_fill(~above.any(1), math.inf).flatten()
     kept = torch.zeros(ranked.shape, dtype=torch.bool)
-    kept[ranked.argsort(stable=True)[: round(keep * ranked.numel())]] = True
+    kept[ranked.argsort(stable=True)[: round(keep * int(present.sum()))]] = True
     belongs = above & kept.view_as(entropy)[:, None]
     return LapeSelection(belongs, entropy, atlas.languages)
+
+
+def _present(atlas: Atlas) -> torch.Tensor:
+    """[layers, neurons] bool: False beyond a layer's width."""
+    return torch.arange(atlas.num_neurons) < torch.tensor(atlas.widths)[:, None]
 
 
 def _position(language: str, languages: tuple[str, ...]) -> int:

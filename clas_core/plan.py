@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from .errors import ClasError
 from .models import LanguageModel
 from .paths import replacing
-from .taps import Tap, tapped
+from .taps import Site, Tap, tapped
 
 _FORMAT = "clas-plan-1"
 _PARTS = ("scale", "bias", "shift")
@@ -49,6 +49,12 @@ class LayerPlan:
             if not torch.isfinite(tensor).all():
                 raise ClasError(f"A plan's {part} isn't finite: check the strengths and the atlas.")
             object.__setattr__(self, part, tensor.detach().to("cpu", torch.float32))
+
+    @property
+    def neurons(self) -> int | None:
+        """How many neurons scale and bias are for; None without either."""
+        given = self.bias if self.scale is None else self.scale
+        return None if given is None else len(given)
 
     @property
     def is_identity(self) -> bool:
@@ -126,7 +132,7 @@ class SteeringPlan:
                 )
             for part in _PARTS:
                 tensor = getattr(layer, part)
-                size = lm.hidden_size if part == "shift" else lm.num_neurons
+                size = lm.hidden_size if part == "shift" else lm.widths[index]
                 if tensor is not None and len(tensor) != size:
                     raise ClasError(
                         f"The plan's {part} in layer {index} has {len(tensor)} entries, but "
@@ -206,8 +212,11 @@ class _Affine(Tap):
                 if stack is not None:
                     self._stacks[index, part] = stack
 
-    def neurons(self, layer: int, h: torch.Tensor) -> torch.Tensor | None:
-        return self._apply(h, self._on(layer, "scale", h), self._on(layer, "bias", h))
+    def neurons(self, site: Site, h: torch.Tensor) -> torch.Tensor | None:
+        scale, bias = (self._on(site.layer, part, h) for part in ("scale", "bias"))
+        if site.tokens is None:
+            return self._apply(h, _part(scale, site.neurons), _part(bias, site.neurons))
+        return _affine(h, self._routed(scale, site), self._routed(bias, site))
 
     def hidden(self, layer: int, hidden: torch.Tensor) -> torch.Tensor | None:
         return self._apply(hidden, None, self._on(layer, "shift", hidden))
@@ -218,18 +227,26 @@ class _Affine(Tap):
         if scale is None and offset is None:
             return None
         # Some architectures flatten [batch, length] before their MLP.
-        fits = x.shape[0] == self._rows if x.ndim == 3 else x.shape[0] % self._rows == 0
+        self._check_rows(x.shape[0], exactly=x.ndim == 3)
+        y = _affine(x.reshape(self._rows, -1, x.shape[-1]), scale, offset)
+        return None if y is None else y.reshape(x.shape)
+
+    def _routed(self, stack: torch.Tensor | None, site: Site) -> torch.Tensor | None:
+        """Each routed row's own numbers, [rows, neurons of one expert]."""
+        if stack is None or site.tokens is None:
+            return None
+        self._check_rows(site.total, exactly=False)
+        row = site.tokens // (site.total // self._rows)
+        by_expert = stack[:, 0, site.neurons].unflatten(-1, (site.num_experts, -1))
+        return by_expert[row, site.experts]
+
+    def _check_rows(self, rows: int, exactly: bool) -> None:
+        fits = rows == self._rows if exactly else rows % self._rows == 0
         if not (fits or self._everywhere):
             raise ClasError(
-                f"There are {self._rows} plans for a batch of {x.shape[0]} rows: "
+                f"There are {self._rows} plans for a batch of {rows} rows: "
                 "give one plan for all rows, or one for each."
             )
-        y = x.reshape(self._rows, -1, x.shape[-1])
-        if scale is not None:
-            y = y * scale  # float32 or wider: the plan's type, promoted
-        if offset is not None:
-            y = y + offset
-        return y.to(x.dtype).reshape(x.shape)
 
     def _on(self, layer: int, part: str, like: torch.Tensor) -> torch.Tensor | None:
         stack = self._stacks.get((layer, part))
@@ -254,6 +271,22 @@ def _stack(rows: list[torch.Tensor | None], neutral: float) -> torch.Tensor | No
     blank = torch.full_like(given[0], neutral)
     stack = torch.stack([blank if row is None else row for row in rows])[:, None]
     return stack.masked_fill(stack == neutral, neutral)
+
+
+def _affine(
+    x: torch.Tensor, scale: torch.Tensor | None, offset: torch.Tensor | None
+) -> torch.Tensor | None:
+    """`scale * x + offset` in float32 or wider (the plan's type, promoted), rounded back once."""
+    if scale is None and offset is None:
+        return None
+    y = x if scale is None else x * scale
+    if offset is not None:
+        y = y + offset
+    return y.to(x.dtype)
+
+
+def _part(stack: torch.Tensor | None, neurons: slice) -> torch.Tensor | None:
+    return None if stack is None else stack[..., neurons]
 
 
 @lru_cache(maxsize=16)

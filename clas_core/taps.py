@@ -12,13 +12,36 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
 
-from .models import LanguageModel
+from .experts import ROUTED, Routed, listen
+from .models import MLP, Experts, LanguageModel
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """Which neurons of which tokens the rows of a tensor hold.
+
+    neurons: the part of the layer's axis. In a dense MLP the tensor has these neurons on its last
+    axis, for every token in order. Of `num_experts` routed experts, which fill that part one after
+    the other, it is [rows, neurons of one expert]: row r holds expert `experts[r]`'s neurons for
+    token `tokens[r]` of the `total` in the batch, padding included; both [rows] int64.
+    gated: whether `Tap.gate` is called here too.
+    """
+
+    layer: int
+    neurons: slice
+    gated: bool
+    num_experts: int = 0
+    tokens: torch.Tensor | None = None
+    experts: torch.Tensor | None = None
+    total: int = 0
 
 
 class Tap:
@@ -28,10 +51,10 @@ class Tap:
     [batch, length, width]; an architecture that flattens its tokens gives [batch * length, width].
     """
 
-    def gate(self, layer: int, gate: torch.Tensor) -> None:
+    def gate(self, site: Site, gate: torch.Tensor) -> None:
         """The gate before its activation function. Never called in MLPs without a gate."""
 
-    def neurons(self, layer: int, h: torch.Tensor) -> torch.Tensor | None:
+    def neurons(self, site: Site, h: torch.Tensor) -> torch.Tensor | None:
         """The input of the down-projection."""
 
     def hidden(self, layer: int, hidden: torch.Tensor) -> torch.Tensor | None:
@@ -70,13 +93,20 @@ def _install(lm: LanguageModel) -> _Key:
         key = _keys.get(lm.model)
         if key is None:
             key = _Key()
-            for mlp, block in zip(lm.mlps, lm.blocks, strict=True):
-                mlp.down.register_forward_pre_hook(_neurons_hook(key, mlp.layer, mlp.down))
-                block.register_forward_hook(_hidden_hook(key, mlp.layer, block))
-                if mlp.gate is not None:
-                    mlp.gate.register_forward_hook(
-                        _gate_hook(key, mlp.layer, mlp.gate, mlp.gate_slice)
-                    )
+            for mlp in lm.mlps:
+                place = slice(mlp.start, mlp.start + mlp.neurons)
+                if isinstance(mlp, MLP):
+                    site = Site(mlp.layer, place, mlp.gate is not None)
+                    mlp.down.register_forward_pre_hook(_neurons_hook(key, site, mlp.down))
+                    if mlp.gate is not None:
+                        hook = _gate_hook(key, site, mlp.gate, mlp.gate_slice)
+                        mlp.gate.register_forward_hook(hook)
+                else:
+                    listen(mlp.module, _routed_listener(key, mlp, place))
+            for layer, block in enumerate(lm.blocks):
+                block.register_forward_hook(_hidden_hook(key, layer, block))
+            if any(not isinstance(mlp, MLP) for mlp in lm.mlps):
+                lm.model.set_experts_implementation(ROUTED)
             _keys[lm.model] = key
         return key
 
@@ -85,32 +115,54 @@ def _install(lm: LanguageModel) -> _Key:
 # the module that it was made for, and is silent on any other.
 
 
-def _neurons_hook(key: _Key, layer: int, site: nn.Module) -> Callable[..., Any]:
-    own = weakref.ref(site)
+def _neurons_hook(key: _Key, site: Site, module: nn.Module) -> Callable[..., Any]:
+    own = weakref.ref(module)
 
     def hook(module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
         taps = _active.get().get(key)
         if not taps or module is not own():
             return None
-        h = args[0]
-        for tap in taps:
-            changed = tap.neurons(layer, h)
-            h = h if changed is None else changed
-        return (h, *args[1:])
+        return (_through(taps, site, args[0]), *args[1:])
 
     return hook
 
 
-def _gate_hook(key: _Key, layer: int, site: nn.Module, part: slice) -> Callable[..., Any]:
-    own = weakref.ref(site)
+def _gate_hook(key: _Key, site: Site, module: nn.Module, part: slice) -> Callable[..., Any]:
+    own = weakref.ref(module)
 
     def hook(module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         taps = _active.get().get(key)
         if taps and module is own():
             for tap in taps:
-                tap.gate(layer, output[..., part])
+                tap.gate(site, output[..., part])
 
     return hook
+
+
+def _routed_listener(
+    key: _Key, mlp: Experts, place: slice
+) -> Callable[[], Callable[[Routed], torch.Tensor] | None]:
+    layer, gated, experts = mlp.layer, mlp.gated, mlp.experts  # not mlp: that keeps the model
+
+    def find() -> Callable[[Routed], torch.Tensor] | None:
+        taps = _active.get().get(key)
+        return partial(hear, taps) if taps else None
+
+    def hear(taps: tuple[Tap, ...], routed: Routed) -> torch.Tensor:
+        site = Site(layer, place, gated, experts, routed.tokens, routed.experts, routed.total)
+        if routed.gate is not None:
+            for tap in taps:
+                tap.gate(site, routed.gate)
+        return _through(taps, site, routed.h)
+
+    return find
+
+
+def _through(taps: tuple[Tap, ...], site: Site, h: torch.Tensor) -> torch.Tensor:
+    for tap in taps:
+        changed = tap.neurons(site, h)
+        h = h if changed is None else changed
+    return h
 
 
 def _hidden_hook(key: _Key, layer: int, site: nn.Module) -> Callable[..., Any]:

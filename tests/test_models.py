@@ -4,10 +4,10 @@ import json
 
 import pytest
 import torch
-from tiny import FAMILIES, SIZES, TOKENS, make_tokenizer, tiny_llama_model, tiny_model
+from tiny import TOKENS, make_tokenizer, tiny_llama_model, tiny_model
 from tokenizers import processors
 from torch import nn
-from transformers import MixtralConfig, MixtralForCausalLM
+from transformers import MambaConfig, MambaForCausalLM
 
 from clas_core.errors import ClasError
 from clas_core.loading import load
@@ -15,29 +15,16 @@ from clas_core.models import UnsupportedModel, find_mlps
 from clas_core.taps import Tap, tapped
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_finds_the_neurons_by_structure(family: str) -> None:
-    _, down, gate = FAMILIES[family]
-    blocks, mlps = find_mlps(tiny_model(family))
-    assert [mlp.layer for mlp in mlps] == [0, 1]
-    assert mlps[1].down is blocks[1].get_submodule(down)
-    assert mlps[1].gate is (gate and blocks[1].get_submodule(gate))
-    neurons = mlps[1].neurons
-    fused = gate is not None and gate.endswith("gate_up_proj")
-    assert mlps[1].gate_slice == (slice(0, neurons) if fused else slice(None))
-    assert mlps[1].stored_transposed == (family == "gpt2")
-
-
 def test_the_gate_and_h_are_what_the_mlp_computes(any_lm) -> None:
     """`h` is rebuilt by hand from the MLP's own input, and the gate's sign is act(gate)'s sign."""
     seen: dict[str, torch.Tensor] = {}
 
     class Watch(Tap):
-        def gate(self, layer, gate):
-            seen[f"gate{layer}"] = gate
+        def gate(self, site, gate):
+            seen[f"gate{site.layer}"] = gate
 
-        def neurons(self, layer, h):
-            seen[f"h{layer}"] = h
+        def neurons(self, site, h):
+            seen[f"h{site.layer}"] = h
 
     mlp = any_lm.blocks[1].mlp
     caught: list[torch.Tensor] = []
@@ -62,10 +49,10 @@ def test_a_fused_gate_is_the_half_that_is_activated(tokenizer) -> None:
     seen: dict[str, torch.Tensor] = {}
 
     class Watch(Tap):
-        def gate(self, layer, gate):
+        def gate(self, site, gate):
             seen["gate"] = gate
 
-        def neurons(self, layer, h):
+        def neurons(self, site, h):
             seen["h"] = h
 
     with torch.no_grad(), tapped(lm, Watch()):
@@ -130,9 +117,8 @@ def test_bad_sources_get_one_clear_sentence(tiny_lm, tokenizer, tmp_path) -> Non
 
 
 def test_unsupported_models_are_named() -> None:
-    sizes = {**SIZES, "num_local_experts": 2, "num_experts_per_tok": 1}
-    with pytest.raises(UnsupportedModel, match="MixtralForCausalLM: found no list of 3 decoder"):
-        find_mlps(MixtralForCausalLM(MixtralConfig(**TOKENS, **sizes)))
+    with pytest.raises(UnsupportedModel, match="MambaForCausalLM: found no list of 3 decoder"):
+        find_mlps(MambaForCausalLM(MambaConfig(**TOKENS, hidden_size=32, num_hidden_layers=3)))
     model = tiny_llama_model()
     model.model.layers[1].mlp = nn.Identity()
     with pytest.raises(UnsupportedModel, match=r"model\.layers \(1, 0, 1 MLPs by layer\)"):

@@ -101,21 +101,55 @@ def tiny_gpt2_model(**changes: object) -> PreTrainedModel:
 
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-LLAMA_LIKE = {**SMALL, "intermediate_size": 64, "num_key_value_heads": 2}
-# model type: (sizes, down-projection of layer 1, gate of layer 1)
+LLAMA_LIKE = {**SMALL, "intermediate_size": 64, "num_key_value_heads": 2, "head_dim": 8}
+MIXED = {**LLAMA_LIKE, "num_experts_per_tok": 2, "num_experts": 4, "num_local_experts": 4}
+GATED = ("mlp.down_proj", "mlp.gate_proj")
+FUSED = ("mlp.down_proj", "mlp.gate_up_proj")
+# model type: (sizes, down-projection of layer 1, its gate); of experts, their module
 FAMILIES = {
-    "llama": (LLAMA_LIKE, "mlp.down_proj", "mlp.gate_proj"),
-    "mistral": (LLAMA_LIKE, "mlp.down_proj", "mlp.gate_proj"),
-    "qwen2": (LLAMA_LIKE, "mlp.down_proj", "mlp.gate_proj"),
-    "qwen3": (LLAMA_LIKE, "mlp.down_proj", "mlp.gate_proj"),
-    "gemma": (LLAMA_LIKE, "mlp.down_proj", "mlp.gate_proj"),
-    "gemma2": (LLAMA_LIKE, "mlp.down_proj", "mlp.gate_proj"),
-    "gemma3_text": (LLAMA_LIKE, "mlp.down_proj", "mlp.gate_proj"),
-    "olmo2": (LLAMA_LIKE, "mlp.down_proj", "mlp.gate_proj"),
-    "stablelm": (LLAMA_LIKE, "mlp.down_proj", "mlp.gate_proj"),
-    "phi3": (LLAMA_LIKE, "mlp.down_proj", "mlp.gate_up_proj"),  # its attention's shapes fit too
-    "glm4": (LLAMA_LIKE, "mlp.down_proj", "mlp.gate_up_proj"),
+    "llama": (LLAMA_LIKE, *GATED),
+    "mistral": (LLAMA_LIKE, *GATED),
+    "ministral": (LLAMA_LIKE, *GATED),
+    "qwen2": (LLAMA_LIKE, *GATED),
+    "qwen3": (LLAMA_LIKE, *GATED),
+    "qwen3_5_text": (
+        {
+            **LLAMA_LIKE,
+            "layer_types": ["linear_attention", "full_attention"],
+            "linear_key_head_dim": 8,
+            "linear_value_head_dim": 8,
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 4,
+        },
+        *GATED,
+    ),
+    "gemma": (LLAMA_LIKE, *GATED),
+    "gemma2": (LLAMA_LIKE, *GATED),
+    "gemma3_text": (LLAMA_LIKE, *GATED),
+    "gemma4_text": (  # its upper layers share keys and have twice the neurons
+        {
+            **LLAMA_LIKE,
+            "num_hidden_layers": 4,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "num_kv_shared_layers": 2,
+            "use_double_wide_mlp": True,
+            "global_head_dim": 8,
+            "hidden_size_per_layer_input": 8,
+            "vocab_size_per_layer_input": 400,
+        },
+        *GATED,
+    ),
+    "cohere": (LLAMA_LIKE, *GATED),
+    "cohere2": (LLAMA_LIKE, *GATED),
+    "olmo2": (LLAMA_LIKE, *GATED),
+    "olmo3": (LLAMA_LIKE, *GATED),
+    "granite": ({**LLAMA_LIKE, "residual_multiplier": 0.22}, *GATED),
+    "smollm3": (LLAMA_LIKE, *GATED),
+    "stablelm": (LLAMA_LIKE, *GATED),
+    "phi3": (LLAMA_LIKE, *FUSED),  # its attention's shapes fit too
+    "glm4": (LLAMA_LIKE, *FUSED),
     "lfm2": (LLAMA_LIKE, "feed_forward.w2", "feed_forward.w1"),
+    "apertus": (LLAMA_LIKE, "mlp.down_proj", None),
     "phi": (LLAMA_LIKE, "mlp.fc2", None),
     "starcoder2": (LLAMA_LIKE, "mlp.c_proj", None),
     "gpt2": ({"n_embd": 32, "n_layer": 2, "n_head": 4}, "mlp.c_proj", None),
@@ -135,11 +169,52 @@ FAMILIES = {
     "falcon": (SMALL, "mlp.dense_4h_to_h", None),
     "mpt": ({"d_model": 32, "n_layers": 2, "n_heads": 4}, "ffn.down_proj", None),
     "opt": ({**SMALL, "ffn_dim": 64, "word_embed_proj_dim": 32}, "fc2", None),
+    "xglm": ({"d_model": 32, "num_layers": 2, "attention_heads": 4, "ffn_dim": 64}, "fc2", None),
+    "mixtral": (MIXED, "mlp.experts", None),
+    "qwen2_moe": (  # experts beside a shared one
+        {
+            **MIXED,
+            "moe_intermediate_size": 16,
+            "shared_expert_intermediate_size": 24,
+            "decoder_sparse_step": 1,
+            "mlp_only_layers": [],
+        },
+        "mlp.experts",
+        None,
+    ),
+    "qwen3_moe": (
+        {**MIXED, "moe_intermediate_size": 24, "mlp_only_layers": [0]},
+        "mlp.experts",
+        None,
+    ),
+    "olmoe": (MIXED, "mlp.experts", None),
+    "granitemoe": (MIXED, "block_sparse_moe.experts", None),
+    "gpt_oss": (MIXED, "mlp.experts", None),  # biases, gate and up interleaved, stored transposed
+    "deepseek_v3": (  # the first layer dense, then experts beside a shared one
+        {
+            **MIXED,
+            "num_key_value_heads": 4,
+            "head_dim": 4,
+            "moe_intermediate_size": 16,
+            "n_routed_experts": 4,
+            "n_shared_experts": 1,
+            "n_group": 2,
+            "topk_group": 1,
+            "first_k_dense_replace": 1,
+            "kv_lora_rank": 8,
+            "q_lora_rank": 8,
+            "qk_rope_head_dim": 4,
+            "qk_nope_head_dim": 4,
+            "v_head_dim": 8,
+        },
+        "mlp.experts",
+        None,
+    ),
 }
 
 
 def tiny_model(family: str, **changes: object) -> PreTrainedModel:
-    """A random 2-layer model of one of FAMILIES."""
+    """A random model of one of FAMILIES, of 2 layers (gemma4_text: 4)."""
     torch.manual_seed(3)
     sizes = FAMILIES[family][0]
     config = AutoConfig.for_model(
