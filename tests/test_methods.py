@@ -223,3 +223,15 @@ def test_bad_input_gets_a_clear_sentence() -> None:
     other = dataclasses.replace(SELECTION, languages=("a", "b", "c", "d"))
     with pytest.raises(ClasError, match="another atlas"):
         CLAS().plan(ATLAS, other, "sw")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_plan_is_as_wide_as_each_layer(name) -> None:
+    narrow = dataclasses.replace(ATLAS, widths=(60, 60, 60, 60, 45, 60, 45, 60))
+    for tensor in (narrow.probability, narrow.mean):
+        assert tensor.shape[-1] == 60
+    method = METHODS[name](**({"layers": (3, 8)} if name != "RandomControl" else {}))
+    plan = method.plan(narrow, select(narrow, tau=0.5), "sw")
+    for index, layer in plan.layers.items():
+        assert layer.neurons in (None, narrow.widths[index])
+        assert layer.shift is None or len(layer.shift) == 16

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -152,3 +153,21 @@ def test_one_language_is_not_enough() -> None:
         select(atlas_of(torch.rand(1, 2, 5))).neurons_of("sw")
     with pytest.raises(ClasError, match="LAPE's keep"):
         lape_select(atlas_of(torch.rand(1, 2, 5)), keep=0)
+
+
+@pytest.mark.parametrize("mode", ["absolute", "quantile"])
+def test_what_lies_beyond_a_narrow_layer_is_no_neuron(mode) -> None:
+    p = torch.rand(2, 3, 40, generator=torch.Generator().manual_seed(0))
+    p[1, :, 25:] = 0
+    padded = dataclasses.replace(atlas_of(p), widths=(40, 25))
+    selection = select(padded, 0.6, mode=mode)
+    alone = select(atlas_of(p[1:, :, :25]), 0.6, mode=mode)
+    assert torch.equal(selection.category[1, :25], alone.category[0])
+    assert (selection.category[1, 25:] == -1).all()
+    assert (selection.owner[1, 25:] == -1).all()
+    assert not selection.active[1, :, 25:].any()
+    assert selection.counts().sum(1).tolist() == [40, 25]
+    lape, crowded = lape_select(padded, 0.2, 0.7), lape_select(atlas_of(p), 0.2, 0.7)
+    assert not lape.belongs[1, :, 25:].any()
+    assert lape.belongs.any(1).sum() == 13  # a fifth of the 65 that there are
+    assert crowded.belongs.any(1).sum() == 16
