@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +13,9 @@ from .corpus import ParallelCorpus
 from .errors import ClasError
 from .models import Encoded, LanguageModel
 from .plan import SteeringPlan, steered
+from .taps import Tap, tapped
 
 Progress = Callable[[int, int], None]
-
-# Hooks of a module fire for every thread; each listener hears only its own context's forwards.
-_listener: ContextVar[object] = ContextVar("clas_listener", default=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,48 +165,31 @@ def _run(
     Returns the residual stream [batch, tokens, hidden] at each of these layers, and each block's
     call.
     """
-    stream: list[Tensor] = []
-    calls: list[_Call] = []
-
-    def on_call(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        kwargs = dict(kwargs)
-        stream.append(args[0] if args else kwargs.pop("hidden_states"))
-        calls.append(_Call(args[1:], kwargs))
-
-    # `steered` comes first: its hooks then stand before ours, which see what it did.
-    with steered(lm, plan), _listening(lm, on_call, lambda output: stream.append(_first(output))):
+    recorder = _Recorder(lm.num_layers - 1)
+    # `steered` comes first: it acts before the recorder sees the last block's output.
+    with steered(lm, plan), tapped(lm, recorder):
         lm.model.base_model(**batch.encoded.inputs, use_cache=False)
-    for layer, hidden in enumerate(stream):
+    for layer, hidden in enumerate(recorder.stream):
         pooled[layer, batch.rows] = _pool(hidden, batch.encoded.content)
-    return stream, calls
+    return recorder.stream, recorder.calls
 
 
-@contextmanager
-def _listening(
-    lm: LanguageModel,
-    on_call: Callable[[Any, tuple[Any, ...], dict[str, Any]], None],
-    on_end: Callable[[Any], None],
-) -> Iterator[None]:
-    """Hear each block's call and the last block's output, of this context's forwards alone."""
-    me = object()
+class _Recorder(Tap):
+    """Keeps each block's call, and the residual stream before every block and after the last."""
 
-    def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if _listener.get() is me:
-            on_call(module, args, kwargs)
+    def __init__(self, last: int) -> None:
+        self._last = last
+        self.stream: list[Tensor] = []
+        self.calls: list[_Call] = []
 
-    def after(_: Any, __: Any, output: Any) -> None:
-        if _listener.get() is me:
-            on_end(output)
+    def call(self, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        kwargs = dict(kwargs)
+        self.stream.append(args[0] if args else kwargs.pop("hidden_states"))
+        self.calls.append(_Call(args[1:], kwargs))
 
-    token = _listener.set(me)
-    handles = [block.register_forward_pre_hook(before, with_kwargs=True) for block in lm.blocks]
-    handles.append(lm.blocks[-1].register_forward_hook(after))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-        _listener.reset(token)
+    def hidden(self, layer: int, hidden: Tensor) -> None:
+        if layer == self._last:
+            self.stream.append(hidden)
 
 
 def _first(output: Any) -> Tensor:

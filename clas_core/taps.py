@@ -45,11 +45,14 @@ class Site:
 
 
 class Tap:
-    """What to do at each site of a forward pass; override what you need.
+    """What to see or change at each site of a forward pass; override what you need.
 
     A method that returns a tensor replaces the value, one that returns None leaves it. Tensors are
     [batch, length, width]; an architecture that flattens its tokens gives [batch * length, width].
     """
+
+    def call(self, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """What the decoder layer is called with, the hidden states among it."""
 
     def gate(self, site: Site, gate: torch.Tensor) -> None:
         """The gate before its activation function. Never called in MLPs without a gate."""
@@ -104,6 +107,7 @@ def _install(lm: LanguageModel) -> _Key:
                 else:
                     listen(mlp.module, _routed_listener(key, mlp, place))
             for layer, block in enumerate(lm.blocks):
+                block.register_forward_pre_hook(_call_hook(key, layer, block), with_kwargs=True)
                 block.register_forward_hook(_hidden_hook(key, layer, block))
             if any(not isinstance(mlp, MLP) for mlp in lm.mlps):
                 lm.model.set_experts_implementation(ROUTED)
@@ -113,6 +117,18 @@ def _install(lm: LanguageModel) -> _Key:
 
 # A deep copy of a model carries these hooks, with the original's key: each therefore remembers
 # the module that it was made for, and is silent on any other.
+
+
+def _call_hook(key: _Key, layer: int, module: nn.Module) -> Callable[..., None]:
+    own = weakref.ref(module)
+
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        taps = _active.get().get(key)
+        if taps and module is own():
+            for tap in taps:
+                tap.call(layer, args, kwargs)
+
+    return hook
 
 
 def _neurons_hook(key: _Key, site: Site, module: nn.Module) -> Callable[..., Any]:
