@@ -14,6 +14,8 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from .clusters import Separation as Separation
     from .clusters import separation as separation
     from .clusters import separation_of as separation_of
+    from .control_vectors import read_control_vector as read_control_vector
+    from .control_vectors import write_control_vector as write_control_vector
     from .corpus import ParallelCorpus as ParallelCorpus
     from .detection import Detection as Detection
     from .detection import detect as detect
@@ -48,6 +50,15 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from .plan import LayerPlan as LayerPlan
     from .plan import SteeringPlan as SteeringPlan
     from .plan import steered as steered
+    from .prompts import Rendered as Rendered
+    from .prompts import is_chat_model as is_chat_model
+    from .prompts import render as render
+    from .published import PublishedNeurons as PublishedNeurons
+    from .published import PublishedVectors as PublishedVectors
+    from .published import plan_from_vectors as plan_from_vectors
+    from .published import read_neurons as read_neurons
+    from .published import read_vectors as read_vectors
+    from .published import recategorize as recategorize
     from .recipe import Recipe as Recipe
 
 __version__ = "0.1.0"
@@ -56,6 +67,7 @@ _HOMES = {
     "atlas": "Atlas",
     "baking": "bake",
     "clusters": "Separation separation separation_of",
+    "control_vectors": "read_control_vector write_control_vector",
     "corpus": "ParallelCorpus",
     "detection": "Detection detect",
     "effects": "Effects compare diff_words",
@@ -69,6 +81,9 @@ _HOMES = {
     "models": "LanguageModel UnsupportedModel",
     "neurons": "Selection lape_select select",
     "plan": "LayerPlan SteeringPlan steered",
+    "prompts": "Rendered is_chat_model render",
+    "published": "PublishedNeurons PublishedVectors plan_from_vectors read_neurons read_vectors "
+    "recategorize",
     "recipe": "Recipe",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}

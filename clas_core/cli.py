@@ -1,4 +1,4 @@
-"""The shell: python -m clas_core measure | steer | bake."""
+"""The shell: python -m clas_core measure | steer | bake | import."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from .atlas import Atlas
 from .baking import bake
+from .control_vectors import read_control_vector
 from .corpus import ParallelCorpus
 from .effects import compare
 from .errors import ClasError
@@ -23,6 +24,7 @@ from .loading import load
 from .methods import METHODS
 from .models import LanguageModel
 from .neurons import select
+from .published import read_neurons, read_vectors
 from .recipe import Recipe
 
 
@@ -38,7 +40,7 @@ _RECIPE_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {  # field: type,
     "model": (str, "village, a local directory or a hub id"),
     "revision": (str, "branch, tag or commit of a hub model"),
     "dtype": (str, "auto, float32, bfloat16 or float16"),
-    "corpus": (str, "village, everyday, or a .tsv, .jsonl or folder of parallel text"),
+    "corpus": (str, "village, everyday, hub:owner/name, or a file or folder of parallel text"),
     "method": (str, f"one of {', '.join(METHODS)}"),
     "alpha": (float, "strength: 0 is off, 1 the method in full"),
     "beta": (float, "CLAS: factor of the shared neurons"),
@@ -51,6 +53,8 @@ _RECIPE_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {  # field: type,
     "specific": (str, "which specific neurons gamma reaches: any, target or others"),
     "layers": (_layers, "steer layers A up to, not with, B: 6-8"),
     "target": (str, "language to steer for"),
+    "chat": (str, "the model's chat template: on, off or auto (on for chat models)"),
+    "system": (str, "system prompt of the chat"),
     "temperature": (float, "0 is greedy"),
     "max_new_tokens": (int, "length of the answer"),
     "seed": (int, "for sampling and for the random control"),
@@ -94,10 +98,11 @@ def _measure(arguments: argparse.Namespace) -> None:
 def _steer(arguments: argparse.Namespace) -> None:
     recipe = _recipe(arguments)
     lm = _load(recipe)
+    prompt = recipe.render(lm)
     plan = recipe.build(_atlas(arguments, recipe, lm))
     steps = generate(
         lm,
-        recipe.prompt,
+        prompt,
         plans=[None, plan],
         max_new_tokens=recipe.max_new_tokens,
         temperature=recipe.temperature,
@@ -107,11 +112,12 @@ def _steer(arguments: argparse.Namespace) -> None:
         for step in steps:
             progress(step.index + 1, recipe.max_new_tokens)
     unsteered, steered = step.token_ids
-    effects = compare(lm, recipe.prompt, unsteered, steered, plan)
+    effects = compare(lm, prompt, unsteered, steered, plan)
     if arguments.json:
         result = {
             "recipe": dataclasses.asdict(recipe),
             "hash": recipe.hash,
+            "prompt": prompt.text,
             "texts": step.texts,
             "token_ids": step.token_ids,
             "kl": effects.kl.tolist(),
@@ -119,6 +125,8 @@ def _steer(arguments: argparse.Namespace) -> None:
         }
         print(json.dumps(result, ensure_ascii=False))
     else:
+        if prompt.templated:
+            print(f"{'prompt':>9}: {prompt.text}")
         for side, text in zip(("unsteered", "steered"), step.texts):
             print(f"{side:>9}: {text}")
         print(effects.sentence)
@@ -130,6 +138,26 @@ def _bake(arguments: argparse.Namespace) -> None:
     plan = recipe.build(_atlas(arguments, recipe, lm))
     bake(lm, plan, arguments.out, dataclasses.asdict(recipe))
     print(f"{arguments.out}: {recipe.model} with {recipe.method} for {recipe.target}")
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    first, *more = arguments.files
+    codes = arguments.languages.split(",") if arguments.languages else []
+    if arguments.kind == "vectors" and codes:
+        if len(codes) != len(arguments.files):
+            raise ClasError("Give one file of vectors for each language, or one file and no codes.")
+        read_vectors(dict(zip(codes, arguments.files))).save(arguments.out)
+    elif more:
+        raise ClasError(f"Give one file of {arguments.kind}, not {len(arguments.files)}.")
+    elif arguments.kind == "vectors":
+        read_vectors(first).save(arguments.out)
+    elif arguments.kind == "control":
+        read_control_vector(first).save(arguments.out)
+    elif not (codes and arguments.neurons):
+        raise ClasError("A file of neurons names neither: give --languages and --neurons too.")
+    else:
+        read_neurons(first, codes, arguments.neurons).save(arguments.out)
+    print(f"{arguments.out}: {arguments.kind} from {', '.join(arguments.files)}")
 
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
@@ -173,7 +201,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="clas", description="Cross-lingual activation steering from the shell."
     )
-    commands = parser.add_subparsers(required=True, metavar="measure | steer | bake")
+    commands = parser.add_subparsers(required=True, metavar="measure | steer | bake | import")
 
     measure = _command(commands, "measure", _measure, "measure what each neuron does: an atlas")
     measure.add_argument("--out", required=True, help="the atlas file to write (.safetensors)")
@@ -187,6 +215,15 @@ def _parser() -> argparse.ArgumentParser:
 
     baking = _command(commands, "bake", _bake, "write the steered model as a checkpoint")
     baking.add_argument("--out", required=True, help="the folder to write")
+
+    text = "turn published neurons, vectors or a GGUF control vector into our own file"
+    importing = commands.add_parser("import", help=text, description=text.capitalize() + ".")
+    importing.set_defaults(run=_import)
+    importing.add_argument("kind", choices=("neurons", "vectors", "control"))
+    importing.add_argument("files", nargs="+", help="as published; of vectors, one a language too")
+    importing.add_argument("--languages", help="codes in the order of the file, or of the files")
+    importing.add_argument("--neurons", type=int, help="how many a layer of the model has")
+    importing.add_argument("--out", required=True, help="the file to write (.safetensors)")
 
     for command in (steer, baking):
         command.add_argument("--atlas", help="a measured atlas (default: measure now)")

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from .detection import detect
 from .errors import ClasError
-from .generation import end_ids
 from .languages import get_language
 from .models import LanguageModel
 from .plan import SteeringPlan, steered
+from .prompts import Prompt, Rendered, as_rendered
 from .streaming import TextStream
 
 Span = tuple[str, bool]  # a piece of text, and whether it differs from the other side
@@ -73,7 +73,7 @@ def in_nats(value: float) -> str:
 
 def compare(
     lm: LanguageModel,
-    prompt: str,
+    prompt: Prompt,
     unsteered_ids: Sequence[int],
     steered_ids: Sequence[int],
     plan: SteeringPlan | None,
@@ -82,11 +82,13 @@ def compare(
 ) -> Effects:
     """Measure `plan` on what both sides generated after `prompt`; runs the model twice.
 
+    `prompt` is what `generate` was given, a text or one from `prompts.render`.
     `codes` are the languages that an output may be in (default: all of the app's).
     """
     if not unsteered_ids or not steered_ids:
         raise ClasError("There is nothing to compare yet: generate at least one token.")
-    prompt_ids = lm.encode([prompt]).input_ids[0].tolist()
+    rendered = as_rendered(lm, prompt)
+    prompt_ids = rendered.token_ids
     # Two runs of one row rather than one of two: the same sums in the same order, so that a plan
     # that does nothing has a KL of exactly 0.
     unsteered = _log_probabilities(lm, prompt_ids, unsteered_ids, None)  # [tokens, vocabulary]
@@ -99,8 +101,8 @@ def compare(
         bits_per_token=(_bits(unsteered, unsteered_ids), _bits(after, unsteered_ids)),
         changed_share=_changed_share(unsteered_ids, steered_ids),
         languages=(
-            _language(lm, prompt_ids, unsteered_ids, codes),
-            _language(lm, prompt_ids, steered_ids, codes),
+            _language(lm, rendered, unsteered_ids, codes),
+            _language(lm, rendered, steered_ids, codes),
         ),
         repetition=(_repetition(unsteered_ids), _repetition(steered_ids)),
     )
@@ -126,7 +128,7 @@ def diff_words(a: str, b: str, code: str | None) -> tuple[list[Span], list[Span]
 
 @torch.inference_mode()
 def _log_probabilities(
-    lm: LanguageModel, prompt_ids: list[int], ids: Sequence[int], plan: SteeringPlan | None
+    lm: LanguageModel, prompt_ids: Sequence[int], ids: Sequence[int], plan: SteeringPlan | None
 ) -> Tensor:
     """log p of every next token along `ids`: [tokens, vocabulary]."""
     inputs = torch.tensor([[*prompt_ids, *ids[:-1]]], device=lm.device)
@@ -154,11 +156,11 @@ def _repetition(ids: Sequence[int], n: int = 4) -> float:
 
 
 def _language(
-    lm: LanguageModel, prompt_ids: list[int], ids: Sequence[int], codes: Sequence[str] | None
+    lm: LanguageModel, prompt: Rendered, ids: Sequence[int], codes: Sequence[str] | None
 ) -> str | None:
-    stream = TextStream(lm, prompt_ids)
-    ends = end_ids(lm)
-    return detect("".join(stream.push(token) for token in ids if token not in ends), codes).code
+    stream = TextStream(lm, prompt.token_ids)
+    words = [stream.push(token) for token in ids if token not in prompt.end_ids]
+    return detect("".join(words), codes).code
 
 
 _PUNCTUATION = re.escape('.,;:!?…।؟،؛。，、！？：；„“”«»"()[]¿¡')

@@ -14,8 +14,9 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from .errors import ClasError
-from .models import Encoded, LanguageModel
+from .models import LanguageModel
 from .plan import SteeringPlan, steered
+from .prompts import Prompt, Rendered, as_rendered
 from .streaming import TextStream
 
 Plans = SteeringPlan | Sequence[SteeringPlan | None] | None  # as `steered` takes them
@@ -39,7 +40,7 @@ class Step:
 
 def generate(
     lm: LanguageModel,
-    prompt: str | Sequence[str],
+    prompt: Prompt | Sequence[Prompt],
     plans: Sequence[SteeringPlan | None] = (None,),
     *,
     max_new_tokens: int = 64,
@@ -50,37 +51,40 @@ def generate(
 ) -> Iterator[Step]:
     """Continue `prompt` once for each plan, side by side; yields after every token.
 
-    One prompt is continued under every plan; several prompts need one plan each. Temperature 0 is
+    One prompt is continued under every plan; several prompts need one plan each. A prompt is a text
+    to read as it stands, or one from `prompts.render`, with a chat template. Temperature 0 is
     greedy. Above it, a token is argmax(logits / temperature + g) with Gumbel noise g (Gumbel 1954;
     Maddison et al. 2014), which is a draw from the softmax; all rows share one g a token, so rows
     differ only by what their plans did. g depends on `seed` and the token's index alone.
 
-    A row ends at an end-of-sequence token, or with `stop_at_newline` at the first line break after
-    some text (left out of its text). Set `stop` from any thread to end all at the next token.
+    A row ends at one of its prompt's `end_ids`, or with `stop_at_newline` at the first line break
+    after some text (left out of its text). Set `stop` from any thread to end all at the next token.
     The model is steered during each forward only, never while the caller holds a step.
 
     Raises ClasError at once for an empty or too long prompt and for settings out of range.
     """
-    prompts = [prompt] * len(plans) if isinstance(prompt, str) else list(prompt)
+    prompts = [prompt] * len(plans) if isinstance(prompt, (str, Rendered)) else list(prompt)
     _check_settings(max_new_tokens, temperature, seed)
     if not plans or len(prompts) != len(plans):
         raise ClasError(f"Give one plan for each row: {len(prompts)} prompts, {len(plans)} plans.")
     # Rows that can't differ share a lane, and then don't, not even by rounding.
-    lanes: dict[tuple[str, SteeringPlan | None], int] = {}
+    rendered = {one: as_rendered(lm, one) for one in prompts}
+    lanes: dict[tuple[Rendered, SteeringPlan | None], int] = {}
     active = [None if plan is None or plan.is_identity else plan for plan in plans]
-    lane_of = [lanes.setdefault(key, len(lanes)) for key in zip(prompts, active)]
-    encoded = _encode_prompts(lm, [text for text, _ in lanes], max_new_tokens)
+    keys = [(rendered[one], plan) for one, plan in zip(prompts, active)]
+    lane_of = [lanes.setdefault(key, len(lanes)) for key in keys]
+    lane_ids = [one.token_ids for one, _ in lanes]
+    _check_length(lm, max(map(len, lane_ids)), max_new_tokens)
     lane_plans = tuple(plan for _, plan in lanes)
-    forward = _Forward(lm, encoded, lane_plans[0] if len(set(lane_plans)) == 1 else lane_plans)
+    forward = _Forward(lm, lane_ids, lane_plans[0] if len(set(lane_plans)) == 1 else lane_plans)
     choose = _Chooser(temperature, seed)
-    prompt_ids = _unpadded(encoded)
-    rows = [_Row(lm, lane, prompt_ids[lane], stop_at_newline) for lane in lane_of]
+    rows = [_Row(lm, lane, one, stop_at_newline) for lane, (one, _) in zip(lane_of, keys)]
     return _decode(forward, choose, rows, max_new_tokens, stop)
 
 
 def generate_batch(
     lm: LanguageModel,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     plan: SteeringPlan | None = None,
     *,
     max_new_tokens: int = 64,
@@ -92,13 +96,14 @@ def generate_batch(
 
     Prompts of like length share a batch. `progress(done, total)` after each batch.
     """
+    rendered = [as_rendered(lm, prompt) for prompt in prompts]
     texts = [""] * len(prompts)
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    order = sorted(range(len(prompts)), key=lambda i: len(rendered[i].text))
     for begin in range(0, len(order), batch_size):
         chosen = order[begin : begin + batch_size]
         steps = generate(
             lm,
-            [prompts[i] for i in chosen],
+            [rendered[i] for i in chosen],
             [plan] * len(chosen),
             max_new_tokens=max_new_tokens,
             stop_at_newline=stop_at_newline,
@@ -145,10 +150,10 @@ class _Forward:
     Lanes that are done stay in the batch, so that the others' numbers don't change.
     """
 
-    def __init__(self, lm: LanguageModel, encoded: Encoded, plans: Plans) -> None:
+    def __init__(self, lm: LanguageModel, prompts: Sequence[Sequence[int]], plans: Plans) -> None:
         self._lm = lm
         self._plans = plans
-        self._inputs = encoded.input_ids
+        self._inputs, mask = _pad_left(lm, prompts)
         accepted = inspect.signature(lm.model.forward).parameters
         self._options: dict[str, Any] = {
             "past_key_values": DynamicCache(config=lm.model.config),
@@ -157,7 +162,7 @@ class _Forward:
         if "logits_to_keep" in accepted:
             self._options["logits_to_keep"] = 1
         # Without padding the causal mask says it all, and attention takes its fast path.
-        self._mask = None if bool(encoded.attention_mask.all()) else encoded.attention_mask
+        self._mask = None if bool(mask.all()) else mask
         self._positions = None
         if self._mask is not None and "position_ids" in accepted:
             self._positions = (self._mask.cumsum(-1) - 1).clamp(min=0)
@@ -201,38 +206,30 @@ class _Row:
     """What one row has said so far."""
 
     def __init__(
-        self, lm: LanguageModel, lane: int, prompt_ids: tuple[int, ...], stop_at_newline: bool
+        self, lm: LanguageModel, lane: int, prompt: Rendered, stop_at_newline: bool
     ) -> None:
         self.lane = lane
-        self.prompt_ids = prompt_ids
+        self.prompt_ids = prompt.token_ids
         self.token_ids: list[int] = []
         self.text = ""
         self.done = False
-        self._ends = end_ids(lm)
+        self._ends = prompt.end_ids
         self._stop_at_newline = stop_at_newline
-        self._stream = TextStream(lm, prompt_ids)
+        self._stream = TextStream(lm, prompt.token_ids)
 
     def push(self, token: int) -> None:
         if self.done:
             return
         self.token_ids.append(token)
+        if token in self._ends:  # some templates' own are no special tokens, and would be text
+            self.done = True
+            return
         self.text += self._stream.push(token)
-        self.done = token in self._ends
         if self._stop_at_newline:
             blank = len(self.text) - len(self.text.lstrip())
             end = self.text.find("\n", blank)
             if end >= 0:
                 self.text, self.done = self.text[:end], True
-
-
-def end_ids(lm: LanguageModel) -> frozenset[int]:
-    """The tokens that end a text: the generation config's, else the tokenizer's own."""
-    ids = lm.model.generation_config.eos_token_id if lm.model.generation_config else None
-    if ids is None:
-        ids = lm.tokenizer.eos_token_id
-    if ids is None:
-        return frozenset()
-    return frozenset([ids] if isinstance(ids, int) else ids)
 
 
 def _check_settings(max_new_tokens: int, temperature: float, seed: int) -> None:
@@ -244,15 +241,8 @@ def _check_settings(max_new_tokens: int, temperature: float, seed: int) -> None:
         raise ClasError(f"The seed must be a whole number below 2^63, not {seed}.")
 
 
-def _encode_prompts(lm: LanguageModel, prompts: list[str], max_new_tokens: int) -> Encoded:
-    for prompt in prompts:
-        if not prompt.strip():
-            raise ClasError("The prompt is empty: write at least one word.")
-        if any("\ud800" <= character <= "\udfff" for character in prompt):
-            raise ClasError("The prompt holds half a character (a lone surrogate): type it again.")
-    encoded = lm.encode(prompts, "left")
+def _check_length(lm: LanguageModel, length: int, max_new_tokens: int) -> None:
     positions = getattr(lm.model.config.get_text_config(), "max_position_embeddings", None)
-    length = encoded.input_ids.shape[1]
     if positions is not None and length + max_new_tokens > positions:
         room = positions - max_new_tokens
         advice = f"shorten it to {room}" if room > 0 else "ask for fewer new tokens"
@@ -260,10 +250,11 @@ def _encode_prompts(lm: LanguageModel, prompts: list[str], max_new_tokens: int) 
             f"The prompt is too long: {length} tokens and {max_new_tokens} new ones exceed the "
             f"model's {positions}; {advice}."
         )
-    return encoded
 
 
-def _unpadded(encoded: Encoded) -> list[tuple[int, ...]]:
-    """Each row's own tokens, without its padding."""
-    pairs = zip(encoded.input_ids, encoded.attention_mask.bool())
-    return [tuple(ids[mask].tolist()) for ids, mask in pairs]
+def _pad_left(lm: LanguageModel, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Token ids and attention mask, both [rows, length]."""
+    length = max(map(len, rows))
+    input_ids = [[lm.pad_id] * (length - len(row)) + list(row) for row in rows]
+    mask = [[0] * (length - len(row)) + [1] * len(row) for row in rows]
+    return torch.tensor(input_ids, device=lm.device), torch.tensor(mask, device=lm.device)

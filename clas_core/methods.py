@@ -83,7 +83,8 @@ class IntMu:
 class LAPE:
     """Deactivate the neurons of the `source` language (Tang et al., arXiv 2402.16438).
 
-    Which neurons those are is part of the method: `lape_select` finds them, whatever `sel` says.
+    Which neurons those are is part of the method: `lape_select` finds them, unless `sel` are a
+    language's neurons from elsewhere (a `LapeSelection` of other thresholds, published ones).
     """
 
     alpha: float = 1.0
@@ -96,7 +97,8 @@ class LAPE:
     def plan(self, atlas: Atlas, sel: OwnedNeurons, target: str) -> SteeringPlan:
         _check(atlas, sel, target)
         atlas.index(self.source)
-        scale = torch.where(lape_select(atlas).neurons_of(self.source), 0.0, 1.0)
+        found = lape_select(atlas) if isinstance(sel, Selection) else sel
+        scale = torch.where(found.neurons_of(self.source), 0.0, 1.0)
         return _plan(self, atlas, target, scale=scale)
 
 

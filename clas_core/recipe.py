@@ -15,8 +15,10 @@ from .atlas import Atlas
 from .corpus import BUNDLED
 from .errors import ClasError
 from .methods import METHODS
+from .models import LanguageModel
 from .neurons import select
 from .plan import SteeringPlan
+from .prompts import CHAT, Rendered, render
 
 _NUMBERS = {  # name: lowest and highest value
     "alpha": (-10.0, 10.0),
@@ -36,8 +38,10 @@ _CHOICES = {
     "tau_mode": ("absolute", "quantile"),
     "specific": ("any", "target", "others"),
     "dtype": ("auto", "float32", "bfloat16", "float16"),
+    "chat": CHAT,
 }
 _OPTIONAL = ("revision", "source", "shared_from", "layers")
+_LATER = ("chat", "system")  # not in the hash at their defaults: older recipes keep theirs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +50,8 @@ class Recipe:
 
     `layers` is half-open; None there and in `shared_from` and `source` means the default of the
     method (the last quarter, all languages, English or none). `lam` is language arithmetic's
-    lambda. A method reads only the fields it has. `corpus` is a bundled name or a path.
+    lambda. A method reads only the fields it has. `corpus` is a bundled name or a path. `chat` and
+    `system` are as in `prompts.render`.
     """
 
     model: str = "village"
@@ -66,6 +71,8 @@ class Recipe:
     layers: tuple[int, int] | None = None
     target: str = "sw"
     prompt: str = ""
+    chat: str = "auto"
+    system: str = ""
     temperature: float = 0.0
     max_new_tokens: int = 64
     seed: int = 0
@@ -75,11 +82,16 @@ class Recipe:
             value = getattr(self, field.name)
             if value is not None or field.name not in _OPTIONAL:
                 object.__setattr__(self, field.name, _checked(field.name, value))
+        if self.chat == "off" and self.system.strip():
+            raise ClasError("A system prompt needs a chat: set chat to on, or leave it empty.")
 
     @property
     def hash(self) -> str:
         """12 hexadecimal digits that change with any field (SHA-256)."""
-        content = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        default = {field.name: field.default for field in dataclasses.fields(self)}
+        values = dataclasses.asdict(self)
+        kept = {k: v for k, v in values.items() if k not in _LATER or v != default[k]}
+        content = json.dumps(kept, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     @property
@@ -91,6 +103,10 @@ class Recipe:
         """The plan of this recipe on `atlas`. Raises ClasError where they don't fit."""
         selection = select(atlas, tau=self.tau, shared_from=self.shared_from, mode=self.tau_mode)
         return self.steering.plan(atlas, selection, target=self.target)
+
+    def render(self, lm: LanguageModel) -> Rendered:
+        """The prompt as `lm` reads it, for `generate` and `compare`."""
+        return render(lm, self.prompt, chat=self.chat, system=self.system)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
@@ -134,9 +150,10 @@ selection = clas.select(
 method = {_code(self.steering)}
 plan = method.plan(atlas, selection, target={self.target!r})
 
+prompt = clas.render(lm, {self.prompt!r}, chat={self.chat!r}, system={self.system!r})
 for step in clas.generate(
     lm,
-    {self.prompt!r},
+    prompt,
     plans=[None, plan],
     max_new_tokens={self.max_new_tokens!r},
     temperature={self.temperature!r},

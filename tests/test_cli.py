@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from chats import CHATML, chat_lm
 from tiny import SENTENCES
 
 from clas_core.atlas import Atlas
@@ -10,6 +11,7 @@ from clas_core.cli import main
 from clas_core.corpus import ParallelCorpus
 from clas_core.generation import generate
 from clas_core.loading import load
+from clas_core.prompts import render
 from clas_core.recipe import Recipe
 
 PROMPT = "The cat sleeps"
@@ -93,6 +95,38 @@ def test_a_recipe_runs_the_same_from_file_link_and_options(place, common, capsys
     assert changed["sentence"].startswith("Identical text; no shift")
 
 
+@pytest.fixture(scope="module")
+def chat(place):
+    """Options that choose a saved chat model, and that model."""
+    lm = chat_lm(CHATML)
+    lm.model.save_pretrained(place / "chat")
+    lm.tokenizer.save_pretrained(place / "chat")
+    return ["--model", str(place / "chat"), "--corpus", str(place / "text"), *SETTINGS], lm
+
+
+def test_a_chat_is_shown_and_answered_as_the_library_does(chat, tiny_corpus, capsys):
+    options, lm = chat
+    found = steer(capsys, PROMPT, *options, "--system", "Be brief.")
+    prompt = render(lm, PROMPT, system="Be brief.")
+    assert found["prompt"] == prompt.text
+    plan = Recipe.from_json(json.dumps(found["recipe"])).build(Atlas.measure(lm, tiny_corpus))
+    *_, expected = generate(lm, prompt, [None, plan], max_new_tokens=9)
+    assert found["token_ids"] == [list(ids) for ids in expected.token_ids]
+    assert main(["steer", PROMPT, *options]) == 0
+    assert capsys.readouterr().out.startswith("   prompt: <|im_start|>user\nThe cat sleeps<|im_e")
+    assert steer(capsys, PROMPT, *options, "--chat", "off")["prompt"] == f"<s>{PROMPT}"
+
+
+def test_a_baked_chat_model_answers_the_same(chat, place, capsys):
+    options, lm = chat
+    expected = steer(capsys, PROMPT, *options)
+    assert main(["bake", *options, "--out", str(place / "baked chat")]) == 0
+    baked = load(place / "baked chat")
+    *_, step = generate(baked, render(baked, PROMPT), max_new_tokens=9)
+    assert list(step.token_ids[0]) == expected["token_ids"][1]
+    assert step.prompt_ids[0] == render(lm, PROMPT).token_ids
+
+
 def test_bake_writes_the_same_tokens(place, common, atlas, capsys):
     expected = steer(capsys, PROMPT, *common, "--atlas", str(atlas), *SETTINGS)
     out = place / "baked"
@@ -107,6 +141,9 @@ def test_bake_writes_the_same_tokens(place, common, atlas, capsys):
         (["steer", ""], "The prompt is empty"),
         (["steer", PROMPT, "--alpha", "nan"], "alpha must be a number"),
         (["steer", PROMPT, "--target", "xx"], "'xx'"),
+        (["steer", PROMPT, "--chat", "yes"], "chat must be one of auto, on, off"),
+        (["steer", PROMPT, "--chat", "on"], "no chat template: set chat to off"),
+        (["steer", PROMPT, "--system", "Be brief."], "without a chat template"),
         (["steer", PROMPT, "--layers", "2-9"], "(2, 9)"),
         (["steer", PROMPT, "--atlas", "nowhere.safetensors"], "nowhere.safetensors"),
         (["steer", "--recipe", "nowhere.json"], "nowhere.json"),

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from chats import CHATML, LLAMA3, chat_lm
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +12,7 @@ from clas_core.effects import Effects, compare, diff_words
 from clas_core.errors import ClasError
 from clas_core.generation import generate
 from clas_core.plan import LayerPlan, SteeringPlan, steered
+from clas_core.prompts import render
 
 PROMPT = "The cat sleeps"
 
@@ -87,6 +89,34 @@ def test_sentence_for_the_same_words():
 
 def test_changed_share(tiny_lm):
     assert compare(tiny_lm, PROMPT, [5, 6, 7, 8], [5, 6, 9, 8], None).changed_share == 0.25
+
+
+def test_a_chat_is_read_as_it_was_written():
+    lm, plan = chat_lm(LLAMA3), plan_of(2.0)
+    prompt = render(lm, PROMPT)
+    *_, step = generate(lm, prompt, [None, plan], max_new_tokens=6)
+    effects = compare(lm, prompt, *step.token_ids, plan)
+    context = torch.tensor([[*prompt.token_ids, *step.token_ids[0][:-1]]])
+    with torch.no_grad():
+        p = lm.model(context).logits[0, -1].double().softmax(-1)
+        with steered(lm, plan):
+            q = lm.model(context).logits[0, -1].double().softmax(-1)
+    assert effects.kl[-1].item() == pytest.approx((q * (q / p).log()).sum().item(), abs=1e-4)
+    plain = compare(lm, PROMPT, *step.token_ids, plan)
+    assert not torch.allclose(effects.kl, plain.kl)
+
+
+def test_the_end_of_a_turn_has_no_language():
+    lm = chat_lm(CHATML.replace("<|im_end|>", "अंत"))
+    lm.tokenizer.add_tokens(["अंत"])  # no special token, and in another script
+    english = lm.tokenizer.encode("The cat sleeps in the house.", add_special_tokens=False)
+    ids = [*english, *lm.tokenizer.encode("अंत" * 9, add_special_tokens=False)]
+    codes = ["en", "hi"]
+    chat, plain = (
+        compare(lm, render(lm, PROMPT, chat=chat), ids, ids, None, codes=codes).languages
+        for chat in ("on", "off")
+    )
+    assert chat == ("en", "en") != plain
 
 
 def test_nothing_to_compare(tiny_lm):

@@ -5,14 +5,18 @@ import threading
 
 import pytest
 import torch
+from chats import CHATML, LLAMA3, MARKS, chat_lm
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import make_tokenizer, tiny_llama_model
+from tiny import SENTENCES, make_tokenizer, tiny_llama_model
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from clas_core.errors import ClasError
 from clas_core.generation import _Chooser, generate, generate_batch
 from clas_core.loading import load
 from clas_core.plan import LayerPlan, SteeringPlan
+from clas_core.prompts import render
 from clas_core.streaming import TextStream
 
 PROMPT = "The cat sleeps"
@@ -167,6 +171,97 @@ def test_stream_survives_bytes_that_are_no_text(tiny_lm):
     stream = TextStream(tiny_lm)
     streamed = "".join(stream.push(token) for token in tokens)
     assert tiny_lm.tokenizer.decode(tokens, skip_special_tokens=True).startswith(streamed)
+
+
+def metaspace_tokenizer():
+    """Words begin with a mark for the space, which is lost at the start of a decoded text."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    marks = ["<unk>", "</s>", "[/INST]"]
+    trainer = trainers.BpeTrainer(vocab_size=390, special_tokens=marks, show_progress=False)
+    tokenizer.train_from_iterator(SENTENCES["en"], trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        eos_token="</s>",
+        additional_special_tokens=["[/INST]"],
+        chat_template="{{ messages[0].content }}[/INST]",
+    )
+
+
+@pytest.mark.parametrize("template", [CHATML, LLAMA3, None])
+def test_an_answer_is_spaced_as_it_follows_the_chat(monkeypatch, template):
+    """Behind a line break, and behind a mark that is left out of the text."""
+    lm = chat_lm(template) if template else load(tiny_llama_model(), metaspace_tokenizer())
+    tokens = lm.tokenizer.encode("The cat sleeps", add_special_tokens=False)
+    prompt = render(lm, PROMPT, chat="on")
+    say(lm, monkeypatch, tokens)
+    step = last(generate(lm, prompt, max_new_tokens=len(tokens)))
+    before = lm.tokenizer.decode(prompt.token_ids, skip_special_tokens=True)
+    whole = lm.tokenizer.decode([*prompt.token_ids, *tokens], skip_special_tokens=True)
+    assert before + step.texts[0] == whole
+    assert step.texts[0].strip() == "The cat sleeps"
+
+
+@pytest.mark.parametrize("tuned", [True, False])
+@pytest.mark.parametrize("template", [CHATML, LLAMA3])
+def test_an_answer_ends_at_the_end_of_the_turn(monkeypatch, template, tuned):
+    """Also where only the template knows that token, and where the tokenizer's own comes first."""
+    lm = chat_lm(template, tuned=tuned)
+    word = lm.tokenizer.encode("house", add_special_tokens=False)
+    end = lm.tokenizer.convert_tokens_to_ids(MARKS[template][-1])
+    say(lm, monkeypatch, [*word, end], [*word, *word, lm.tokenizer.eos_token_id])
+    prompt = render(lm, PROMPT, chat="on")
+    step = last(generate(lm, prompt, [None, strong_plan()], max_new_tokens=20))
+    assert step.texts == ("house", "househouse")
+    assert step.token_ids[0] == (*word, end)
+    assert step.done == (True, True)
+
+
+def test_an_end_that_is_no_special_token_is_not_text(monkeypatch):
+    template = "{% for message in messages %}{{ message.content }}<end>{% endfor %}"
+    lm = chat_lm(template)
+    lm.tokenizer.add_tokens(["<end>"])
+    word = lm.tokenizer.encode("house", add_special_tokens=False)
+    end = lm.tokenizer.convert_tokens_to_ids("<end>")
+    say(lm, monkeypatch, [*word, end])
+    step = last(generate(lm, render(lm, PROMPT, chat="on"), max_new_tokens=20))
+    assert (step.texts, step.done) == (("house",), (True,))
+
+
+def test_a_chat_matches_transformers_generate():
+    lm = chat_lm(CHATML)
+    batch = lm.tokenizer.apply_chat_template(
+        [{"role": "user", "content": PROMPT}],
+        add_generation_prompt=True,
+        enable_thinking=False,
+        return_tensors="pt",
+    )
+    expected = lm.model.generate(**batch, max_new_tokens=24, do_sample=False)[0].tolist()
+    step = last(generate(lm, render(lm, PROMPT), max_new_tokens=24))
+    assert [*step.prompt_ids[0], *step.token_ids[0]] == expected
+
+
+def test_plain_and_chat_rows_together_equal_each_alone():
+    lm = chat_lm(LLAMA3)
+    prompts = [PROMPT, render(lm, PROMPT), render(lm, PROMPT, chat="off"), "Who"]
+    steps = [last(generate(lm, prompt, max_new_tokens=12)) for prompt in prompts]
+    together = last(generate(lm, prompts, [None] * 4, max_new_tokens=12))
+    assert together.token_ids == tuple(step.token_ids[0] for step in steps)
+    assert together.prompt_ids == tuple(step.prompt_ids[0] for step in steps)
+    assert together.token_ids[0] == together.token_ids[2] != together.token_ids[1]
+    texts = generate_batch(lm, prompts, max_new_tokens=12, batch_size=3)
+    assert texts == [step.texts[0] for step in steps]
+
+
+def test_equal_chats_share_a_lane():
+    lm = chat_lm(CHATML)
+    sizes = []
+    lm.blocks[0].register_forward_hook(lambda _, args, __: sizes.append(len(args[0])))
+    prompts = [render(lm, PROMPT), render(lm, PROMPT), PROMPT, render(lm, PROMPT, chat="off")]
+    last(generate(lm, prompts, [None] * 4, max_new_tokens=3, temperature=1.0))
+    assert set(sizes) == {2}
 
 
 def logits(lm):

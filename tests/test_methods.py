@@ -235,3 +235,10 @@ def test_a_plan_is_as_wide_as_each_layer(name) -> None:
     for index, layer in plan.layers.items():
         assert layer.neurons in (None, narrow.widths[index])
         assert layer.shift is None or len(layer.shift) == 16
+
+
+def test_lape_takes_neurons_from_elsewhere() -> None:
+    other = lape_select(ATLAS, keep=0.1, bar=0.6)
+    plan = LAPE(source="es", layers=(0, 8)).plan(ATLAS, other, "sw")
+    for index, layer in plan.layers.items():
+        assert torch.equal(layer.scale == 0, other.neurons_of("es")[index])

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
+from chats import CHATML, chat_lm
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,6 +37,8 @@ recipes = st.builds(
     shared_from=st.none() | st.integers(2, 16),
     layers=st.none() | st.tuples(st.integers(0, 9), st.integers(10, 99)),
     prompt=st.text(st.characters(codec="utf-8")),
+    chat=st.sampled_from(["auto", "on"]),
+    system=st.text(st.characters(codec="utf-8")),
     seed=st.integers(0, 2**63 - 1),
 )
 
@@ -57,12 +61,25 @@ def test_hash_tells_every_field():
         "dtype": "float32",
         "tau_mode": "quantile",
         "specific": "target",
+        "chat": "off",
         **dict.fromkeys(("model", "revision", "corpus", "source", "target", "prompt"), "x"),
+        "system": "x",
     }
     assert set(other) == set(json.loads(Recipe().to_json()))
     hashes = {Recipe(**{name: value}).hash for name, value in other.items()}
     assert len(hashes | {Recipe().hash}) == len(other) + 1
     assert Recipe().hash == Recipe(alpha=0.5).hash
+
+
+def test_recipes_from_before_chats_keep_their_hash_and_still_open():
+    """Chats came later: a recipe that asks for nothing of them is what it was."""
+    values = json.loads(Recipe().to_json())
+    del values["chat"], values["system"]
+    content = json.dumps(values, sort_keys=True).encode()
+    assert Recipe().hash == hashlib.sha256(content).hexdigest()[:12] == "962304a8becf"
+    assert Recipe.from_json(json.dumps(values)) == Recipe()
+    old = "model=village&prompt=Who%3F&alpha=0.7"
+    assert Recipe.from_query(old) == Recipe(prompt="Who?", alpha=0.7)
 
 
 def test_numbers_from_sliders():
@@ -93,11 +110,18 @@ def test_numbers_from_sliders():
         ("specific", "all", "specific must be one of any, target, others"),
         ("dtype", "int8", "dtype must be one of"),
         ("prompt", 5, "prompt must be text"),
+        ("chat", "yes", "chat must be one of auto, on, off, not 'yes'"),
+        ("system", None, "system must be text"),
     ],
 )
 def test_bad_values_get_one_clear_sentence(field, value, message):
     with pytest.raises(ClasError, match=message):
         Recipe(**{field: value})
+
+
+def test_a_system_prompt_needs_a_chat():
+    with pytest.raises(ClasError, match="A system prompt needs a chat: set chat to on"):
+        Recipe(chat="off", system="Be brief.")
 
 
 def test_bad_texts_get_one_clear_sentence():
@@ -141,12 +165,13 @@ def test_refuses_an_atlas_that_does_not_fit(tiny_lm, tiny_corpus):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_python_runs_and_writes_the_same_tokens(tiny_lm, tiny_corpus, tmp_path, capsys, name):
-    columns = [tiny_corpus.languages, *zip(*tiny_corpus.sentences.values())]
-    corpus = tmp_path / "tiny.tsv"
-    corpus.write_text("\n".join("\t".join(row) for row in columns), encoding="utf-8")
     tiny_lm.model.save_pretrained(tmp_path / "model")
     tiny_lm.tokenizer.save_pretrained(tmp_path / "model")
-    values = {**json.loads(RECIPE.to_json()), "method": name, "corpus": str(corpus)}
+    values = {
+        **json.loads(RECIPE.to_json()),
+        "method": name,
+        "corpus": write_corpus(tiny_corpus, tmp_path),
+    }
     recipe = Recipe(**{**values, "model": str(tmp_path / "model")})
 
     plan = recipe.build(Atlas.measure(tiny_lm, tiny_corpus))
@@ -157,6 +182,35 @@ def test_python_runs_and_writes_the_same_tokens(tiny_lm, tiny_corpus, tmp_path, 
     exec(recipe.to_python(), names)
     assert names["step"].token_ids == expected.token_ids
     assert capsys.readouterr().out == "\n".join(expected.texts) + "\n"
+
+
+def write_corpus(tiny_corpus, folder):
+    columns = [tiny_corpus.languages, *zip(*tiny_corpus.sentences.values())]
+    path = folder / "tiny.tsv"
+    path.write_text("\n".join("\t".join(row) for row in columns), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"system": "Be brief: 'x'\n"}, {"chat": "on"}, {"chat": "off"}, {}]
+)
+def test_python_writes_the_same_chat(tiny_corpus, tmp_path, changes):
+    lm = chat_lm(CHATML)
+    lm.model.save_pretrained(tmp_path / "model")
+    lm.tokenizer.save_pretrained(tmp_path / "model")
+    model, corpus = str(tmp_path / "model"), write_corpus(tiny_corpus, tmp_path)
+    changes = {"model": model, "corpus": corpus, "alpha": 2.0, "max_new_tokens": 8} | changes
+    recipe = Recipe(prompt="Who has the book?", **changes)
+
+    prompt = recipe.render(lm)
+    assert prompt.templated == (recipe.chat != "off")
+    assert recipe.system in prompt.text
+    plan = recipe.build(Atlas.measure(lm, tiny_corpus))
+    *_, expected = generate(lm, prompt, [None, plan], max_new_tokens=8)
+    names: dict[str, object] = {}
+    exec(recipe.to_python(), names)
+    assert names["prompt"] == prompt
+    assert names["step"] == expected
 
 
 def test_public_names_are_there():
