@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from .clusters import separation_of as separation_of
     from .control_vectors import read_control_vector as read_control_vector
     from .control_vectors import write_control_vector as write_control_vector
+    from .corpora import CorpusReport as CorpusReport
+    from .corpora import check_corpus as check_corpus
     from .corpus import ParallelCorpus as ParallelCorpus
     from .detection import Detection as Detection
     from .detection import detect as detect
@@ -31,6 +33,7 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from .hidden import hidden_states as hidden_states
     from .languages import LANGUAGES as LANGUAGES
     from .languages import Language as Language
+    from .languages import canonical_code as canonical_code
     from .languages import get_language as get_language
     from .layout import Layout as Layout
     from .loading import load as load
@@ -68,13 +71,14 @@ _HOMES = {
     "baking": "bake",
     "clusters": "Separation separation separation_of",
     "control_vectors": "read_control_vector write_control_vector",
+    "corpora": "CorpusReport check_corpus",
     "corpus": "ParallelCorpus",
     "detection": "Detection detect",
     "effects": "Effects compare diff_words",
     "errors": "ClasError",
     "generation": "Step generate generate_batch",
     "hidden": "BridgeCache HiddenStates hidden_states",
-    "languages": "LANGUAGES Language get_language",
+    "languages": "LANGUAGES Language canonical_code get_language",
     "layout": "Layout",
     "loading": "load",
     "methods": "CLAS LAPE METHODS DiffMean IntMu LanguageArithmetic RandomControl bridge_layers",

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlencode
 from .atlas import Atlas
 from .corpus import BUNDLED
 from .errors import ClasError
+from .languages import canonical_code, is_code
 from .methods import METHODS
 from .models import LanguageModel
 from .neurons import select
@@ -200,6 +201,8 @@ def _checked(name: str, value: Any) -> Any:
         raise ClasError(f"{name} must be text, not {value!r}.")
     if name in _CHOICES and value not in _CHOICES[name]:
         raise ClasError(f"{name} must be one of {', '.join(_CHOICES[name])}, not {value!r}.")
+    if name in ("target", "source") and is_code(value):
+        return canonical_code(value)  # as corpora name it: sw for swh_Latn
     return value
 
 

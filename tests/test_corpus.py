@@ -55,11 +55,55 @@ def test_subset_keeps_order():
         ParallelCorpus("a", LINES).subset(n=0)
 
 
+def test_subset_takes_any_spelling():
+    assert ParallelCorpus("a", LINES).subset(["swh_Latn", "eng"]).languages == ("sw", "en")
+
+
+@pytest.mark.parametrize(
+    ("name", "fingerprint"), [("village", "c9e1001a0bc268e8"), ("everyday", "e6886ed8d0278822")]
+)
+def test_bundled_text_stays_as_the_stored_assets_know_it(name, fingerprint):
+    assert ParallelCorpus.bundled(name).fingerprint == fingerprint
+
+
+def test_languages_get_their_shortest_codes(tmp_path):
+    path = write(tmp_path / "a.tsv", "eng_Latn\tswh\tzho-TW\nOne.\tMoja.\t一。\n")
+    assert ParallelCorpus.load(path).languages == ("en", "sw", "zh-Hant")
+
+
+def test_a_list_of_files_is_one_text(tmp_path):
+    paths = [write(tmp_path / f"{code}.txt", "\n".join(LINES[code])) for code in LINES]
+    assert ParallelCorpus.load(paths).sentences == LINES
+    assert ParallelCorpus.open([str(path) for path in paths]).sentences == LINES
+
+
+@pytest.mark.parametrize("source", ["a.tsv", ".", ["a.tsv"]])
+def test_the_caller_limits_the_size(tmp_path, monkeypatch, source):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.tsv", "en\tsw\nOne.\tMoja.\n")
+    with pytest.raises(ClasError, match=r"at most 0\.0 MB"):
+        ParallelCorpus.load(source, max_bytes=5)
+
+
+def test_archives_are_to_be_unpacked(tmp_path):
+    with pytest.raises(ClasError, match="unpack it"):
+        ParallelCorpus.load(write(tmp_path / "a.zip", "PK"))
+    with pytest.raises(ClasError, match="There is no file"):
+        ParallelCorpus.load([])
+
+
+def test_what_python_code_gives_is_checked_too():
+    with pytest.raises(ClasError, match=r"1 sentence of sw is empty \(sentence 2\)"):
+        ParallelCorpus("a", {**LINES, "sw": ["Moja.", " "]})
+    with pytest.raises(ClasError, match="'Not a code' is not a language code"):
+        ParallelCorpus("a", {"Not a code": ["One."]})
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         ("a.tsv", "en\tsw\nOne.\n", r"line 2: 1 columns, but the first row names 2"),
-        ("a.tsv", "en\tsw\nOne.\t\n", r"sentence 1 of sw is empty"),
+        ("a.tsv", "en\tsw\nOne.\t\n", r"1 sentence of sw is empty \(a.tsv, line 2\)"),
         ("a.tsv", "en\tsw\nOne.\tMoja.\n\nTwo.\tMbili.\n", r"line 3: 1 columns"),
         ("a.tsv", "en\ten\nOne.\tOne.\n", r"names a language twice"),
         ("a.tsv", "One two.\tMoja mbili.\n", r"no sentences"),
@@ -68,7 +112,7 @@ def test_subset_keeps_order():
         ("a.jsonl", '{"en": "One."}\n{"en": "Two.", "sw": "Mbili."}', r"line 2: languages en, sw"),
         ("a.jsonl", '{"en": 1}', r"line 1: expected an object of texts"),
         ("a.jsonl", "{", r"line 1: not valid JSON"),
-        ("a.csv", "en,sw", r"not in a form that can be read; give a .tsv"),
+        ("a.docx", "en,sw", r"not in a form that can be read; give a .tsv"),
     ],
 )
 def test_bad_files_get_one_clear_sentence(tmp_path, name, text, message):
@@ -85,14 +129,14 @@ def test_wrong_encoding(tmp_path):
 def test_unequal_folder(tmp_path):
     write(tmp_path / "en.txt", "One.\nTwo.\n")
     write(tmp_path / "sw.txt", "Moja.\n")
-    with pytest.raises(ClasError, match="en 2, sw 1"):
+    with pytest.raises(ClasError, match="2 in en, 1 in sw"):
         ParallelCorpus.load(tmp_path)
 
 
 def test_missing_places(tmp_path):
     with pytest.raises(ClasError, match="no file or folder"):
         ParallelCorpus.load(tmp_path / "nowhere.tsv")
-    with pytest.raises(ClasError, match=r"no \.txt file"):
+    with pytest.raises(ClasError, match="no text file named by its language"):
         ParallelCorpus.load(tmp_path)
     with pytest.raises(ClasError, match="village or everyday"):
         ParallelCorpus.bundled("../secret")

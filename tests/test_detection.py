@@ -49,7 +49,8 @@ def test_only_the_codes_asked_for():
         ("Nani?", "too short"),
         ("Да.", "too short"),
         ("abcдлж", "a mix of scripts"),
-        ("こんにちは、げんきですか", "another script, which none of these languages uses"),
+        ("ꡀꡁꡂꡃ", "another script, which none of these languages uses"),
+        ("こんにちは、げんきですか", "Hiragana script, which none of these languages uses"),
     ],
 )
 def test_says_why_it_does_not_know(text, reason):
@@ -73,3 +74,38 @@ def test_capitals_are_read_too():
 
 def test_accent_without_a_letter_is_no_script():
     assert detect("\u0301\u0301").reason == "no letters"
+
+
+FURTHER = {
+    "am": "ልጁ ጠዋት ከእህቱ ጋር ወደ ገበያ ይሄዳል።",
+    "my": "ကောင်လေးက မနက်ခင်းမှာ ဈေးကို သွားတယ်။",
+    "lo": "ເດັກຊາຍໄປຕະຫຼາດຕອນເຊົ້າກັບນ້ອງສາວ",
+    "ja": "男の子は朝、妹と市場へ行きます。",
+    "ko": "소년은 아침에 여동생과 함께 시장에 갑니다.",
+    "fa": "پسر صبح با خواهرش به بازار می‌رود.",
+    "pt": "O menino vai ao mercado de manhã com a irmã.",
+    "nb": "Gutten går til markedet om morgenen med søsteren sin.",
+}
+
+
+@pytest.mark.parametrize("code", FURTHER)
+def test_languages_beyond_our_table(code):
+    codes = [*SENTENCES, *FURTHER]
+    assert detect(FURTHER[code], codes).code == code
+    assert detect(SENTENCES["zh"], codes).code == "zh"  # Japanese has these characters too
+
+
+def test_a_language_without_letter_statistics_is_no_other():
+    """langdetect has no Yoruba, and takes a Zulu text for Swahili: at least it says so."""
+    yoruba = "Ọmọkùnrin náà lọ sí ọjà ní òwúrọ̀ pẹ̀lú arábìnrin rẹ̀."
+    assert detect(yoruba, ["en", "yo"]).code is None
+    assert "don't know Yoruba" in detect(yoruba, ["en", "fr", "yo"]).reason
+    found = detect(SENTENCES["en"], ["en", "fr", "yo"])
+    assert (found.code, found.reason) == ("en", "letter statistics, which don't know Yoruba")
+
+
+def test_an_unknown_language_may_be_written_in_any_script():
+    assert detect("Да, это так, друзья мои.", ["en", "ru", "xx"]).code == "ru"
+    assert detect("Bloop blarg snik vrot mumu.", ["ru", "xx"]).code is None
+    assert detect("ꡀꡁꡂꡃ", ["en", "xx"]).code is None
+    assert detect("Hello", []).code is None

@@ -219,3 +219,8 @@ def test_public_names_are_there():
     assert {"load", "CLAS", "steered", "bake", "separation"} <= set(dir(clas_core))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         clas_core.nothing  # noqa: B018
+
+
+def test_languages_are_named_as_corpora_name_them() -> None:
+    assert Recipe(target="swh_Latn") == Recipe(target="sw")
+    assert Recipe(source="deu").source == "de"
