@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names, for editors and type checkers
     from .atlas import Atlas as Atlas
+    from .atlases import list_cached as list_cached
+    from .atlases import measure_cached as measure_cached
     from .baking import bake as bake
     from .clusters import Separation as Separation
     from .clusters import separation as separation
@@ -68,6 +70,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "atlas": "Atlas",
+    "atlases": "list_cached measure_cached",
     "baking": "bake",
     "clusters": "Separation separation separation_of",
     "control_vectors": "read_control_vector write_control_vector",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from tiny import SENTENCES, make_tokenizer, tiny_gpt2_model, tiny_llama_model, tiny_qwen2_model
@@ -12,6 +14,14 @@ from clas_core.loading import load
 from clas_core.models import LanguageModel
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Atlases that tests measure are kept apart from the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLAS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

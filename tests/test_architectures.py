@@ -225,7 +225,7 @@ def joined(pieces: list[torch.Tensor], like: torch.Tensor):
                 break
 
 
-@pytest.mark.parametrize("family", ["gemma4_text", "llama"])
+@pytest.mark.parametrize("family", [*ROUTED, "gemma4_text", "llama"])
 def test_measured_by_hand(family) -> None:
     """Each neuron over the tokens that reach it: everything kept in float64, counted one by one."""
     lm = family_lm(family)

@@ -142,8 +142,14 @@ def test_saves_and_loads(atlas, tmp_path) -> None:
     again = Atlas.load(tmp_path / "tiny.safetensors")
     assert (again.languages, again.meta) == (atlas.languages, atlas.meta)
     assert again.meta["corpus"] == "tiny"
-    for name in (*STATISTICS, "tokens"):
+    assert again.widths == atlas.widths
+    for name in ("probability", "mean", "residual", "tokens"):
         assert torch.equal(getattr(again, name), getattr(atlas, name))
+    for name in ("mean_abs", "variance"):
+        torch.testing.assert_close(getattr(again, name), getattr(atlas, name), rtol=2**-8, atol=0)
+    again.save(tmp_path / "tiny.safetensors")
+    twice = Atlas.load(tmp_path / "tiny.safetensors")
+    assert all(torch.equal(getattr(twice, n), getattr(again, n)) for n in STATISTICS)
     assert again.tokens.dtype == torch.int64
 
 
