@@ -1,12 +1,36 @@
-"""Scores of an answer against the truth."""
+"""Scores of an answer against the truth.
+
+Whole sentences, as the village's answers, by `exact_match`, `token_f1` and `contains`. Spans of a
+text, as XQuAD's, by `span_exact` and `span_f1` under one of two definitions: `squad` is the script
+of SQuAD v1.1, with which XQuAD was published, the same for all languages; `mlqa` that of MLQA
+(Lewis et al., 2020), with articles and tokens of the language.
+"""
 
 from __future__ import annotations
 
+import re
 import string
 import unicodedata
 from collections import Counter
+from collections.abc import Callable, Sequence
+
+import regex
 
 from ..languages import get_language
+
+Tokens = Callable[[str, str], list[str]]  # of a text in a language
+
+_ARTICLES = {
+    "en": r"\b(a|an|the)\b",
+    "es": r"\b(un|una|unos|unas|el|la|los|las)\b",
+    "vi": r"\b(của|là|cái|chiếc|những)\b",
+    "de": r"\b(ein|eine|einen|einem|eines|einer|der|die|das|den|dem|des)\b",
+    # MLQA's script, by its pattern, takes these letters out of the middle of words too.
+    "ar": r"(^|\s)ال",
+}
+_UNSPACED = regex.compile(  # a letter with the marks on it
+    r"(?=[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}])\X"
+)
 
 
 def normalise(text: str) -> str:
@@ -45,3 +69,47 @@ def contains(prediction: str, asked: str, code: str) -> float:
     if get_language(code).spaced:
         return float(f" {wanted} " in f" {said} ")
     return float(wanted.replace(" ", "") in said.replace(" ", ""))
+
+
+def squad(text: str, code: str) -> list[str]:
+    """Tokens by the SQuAD v1.1 script: lower case, ASCII punctuation and English articles out,
+    split at white space; in Thai and Chinese mostly one."""
+    kept = "".join(char for char in text.lower() if char not in string.punctuation)
+    return re.sub(_ARTICLES["en"], " ", kept).split()
+
+
+def mlqa(text: str, code: str) -> list[str]:
+    """Tokens by MLQA's script: lower case, all punctuation and the language's articles out, split
+    at white space, in scripts without it at letters.
+
+    The script knows en, es, de, vi, ar, hi and zh. The others lose no articles; Thai is split like
+    Chinese, a letter with its marks being a token.
+    """
+    kept = "".join(
+        char
+        for char in text.lower()
+        if char not in string.punctuation and unicodedata.category(char)[0] != "P"
+    )
+    if code in _ARTICLES:
+        kept = re.sub(_ARTICLES[code], " ", kept)
+    if not get_language(code).spaced:
+        kept = _UNSPACED.sub(r" \g<0> ", kept)
+    return kept.split()
+
+
+def span_exact(prediction: str, answers: Sequence[str], code: str, tokens: Tokens = mlqa) -> float:
+    """1.0 if the prediction has the tokens of one of the answers, in order, else 0.0."""
+    said = tokens(prediction, code)
+    return float(any(said == tokens(answer, code) for answer in answers))
+
+
+def span_f1(prediction: str, answers: Sequence[str], code: str, tokens: Tokens = mlqa) -> float:
+    """The best F1 over `answers`: harmonic mean of precision and recall over the multiset of
+    tokens, in [0, 1]; 0 where no token is shared, also if neither text has any."""
+    said = Counter(tokens(prediction, code))
+    truths = [Counter(tokens(answer, code)) for answer in answers]
+    common = [(said & true).total() for true in truths]
+    return max(
+        2 * both / (said.total() + true.total()) if both else 0.0
+        for both, true in zip(common, truths)
+    )

@@ -1,0 +1,65 @@
+"""The tasks there are, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ...corpus import ParallelCorpus
+from ...errors import ClasError
+from ..items import Task
+from .belebele import Belebele
+from .parallel import BitsPerByte, Fidelity, Retrieval
+from .village import VillageNLI, VillageQA
+from .wrappers import FewShot, Likelihood
+from .xcopa import XCOPA
+from .xnli import XNLI
+from .xquad import XQuAD
+
+__all__ = ["KINDS", "FewShot", "Likelihood", "TaskKind", "open_task"]
+
+
+@dataclass(frozen=True)
+class TaskKind:
+    """`needs`: nothing, parallel text, or the benchmark's published files (or "hub")."""
+
+    make: Any
+    needs: Literal["nothing", "corpus", "files"]
+    about: str
+
+
+KINDS: Mapping[str, TaskKind] = {
+    "village-nli": TaskKind(VillageNLI, "nothing", "does a statement follow from a story?"),
+    "village-qa": TaskKind(VillageQA, "nothing", "a question about a story"),
+    "retrieval": TaskKind(Retrieval, "corpus", "is the translation the nearest sentence?"),
+    "bits-per-byte": TaskKind(BitsPerByte, "corpus", "how well text is predicted"),
+    "fidelity": TaskKind(Fidelity, "corpus", "does the model stay in the language?"),
+    "xnli": TaskKind(XNLI, "files", "does a hypothesis follow from a premise?"),
+    "xquad": TaskKind(XQuAD, "files", "a question on a paragraph"),
+    "xcopa": TaskKind(XCOPA, "files", "which is the cause, or the effect?"),
+    "belebele": TaskKind(Belebele, "files", "a question on a passage, four choices"),
+}
+
+
+def open_task(name: str, source: str | None = None, *, shots: int = 0) -> Task:
+    """The task `name` of `KINDS`, after `shots` examples.
+
+    `source`: for a task on parallel text what `ParallelCorpus.open` takes (default: the village's),
+    for a benchmark a folder with its files, "hub", or "hub:owner/name" for a copy there. Raises
+    ClasError for an unknown task, and for a source that is missing or of no use.
+    """
+    if name not in KINDS:
+        raise ClasError(f"There is no task {name[:40]!r}; there are {', '.join(KINDS)}.")
+    kind = KINDS[name]
+    if kind.needs == "nothing":
+        if source is not None:
+            raise ClasError(f"{name} brings its own items: leave the source out.")
+        task = kind.make()
+    elif kind.needs == "corpus":
+        task = kind.make(ParallelCorpus.open(source or "village"))
+    elif source is None:
+        raise ClasError(f"{name} needs its files: name their folder, or hub to fetch them.")
+    else:
+        task = kind.make(source)
+    return FewShot(task, shots) if shots else task

@@ -1,0 +1,114 @@
+"""Tasks on any parallel text: find the translation, predict the text, stay in the language.
+
+A third of the sentences is for validation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...corpus import ParallelCorpus
+from ...detection import detect
+from ..items import Item, Items, OpenItem, PairItem, Split, TextItem
+from .base import Benchmark, part, shuffled
+
+_VALIDATION = 1 / 3
+
+
+@dataclass(frozen=True)
+class Retrieval(Benchmark):
+    """Is the sentence nearest in the anchor language, by cosine, the translation? All items of a
+    language are each other's rivals, so chance is one in as many as there are."""
+
+    corpus: ParallelCorpus
+    anchor: str = "en"
+    name: str = "retrieval"
+    kind = "states"
+    metrics = ("retrieval",)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        return tuple(code for code in self.corpus.languages if code != self.anchor)
+
+    def draw(self, language: str, split: type[Split], count: int | None) -> Sequence[Item]:
+        lines = zip(self.corpus.sentences[language], self.corpus.sentences[self.anchor])
+        return _split(
+            [PairItem(str(n), str(n), text, anchor) for n, (text, anchor) in enumerate(lines)],
+            split,
+        )
+
+    def judge(self, items: Items[Any], predictions: Any) -> Iterable[Sequence[float]]:
+        text, anchor = (np.asarray(side, np.float64) for side in predictions)  # [items, hidden]
+        text, anchor = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (text, anchor))
+        nearest = (text @ anchor.T).argmax(1)
+        return [[float(found == n) for n, found in enumerate(nearest)]]
+
+
+@dataclass(frozen=True)
+class BitsPerByte(Benchmark):
+    """How well the text is predicted, in bits a byte of UTF-8; lower is better.
+
+    An item's score is its bits over the mean bytes of an item, so that the mean over the items is
+    all bits over all bytes.
+    """
+
+    corpus: ParallelCorpus
+    name: str = "bits-per-byte"
+    kind = "text"
+    metrics = ("bits_per_byte",)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        return self.corpus.languages
+
+    def draw(self, language: str, split: type[Split], count: int | None) -> Sequence[Item]:
+        lines = enumerate(self.corpus.sentences[language])
+        return _split([TextItem(str(n), str(n), text) for n, text in lines], split)
+
+    def judge(self, items: Items[Any], predictions: Any) -> Iterable[Sequence[float]]:
+        size = sum(len(item.text.encode()) for item in items.of(TextItem)) / len(items)
+        return [[-nats / math.log(2) / size for nats in predictions]]
+
+
+@dataclass(frozen=True)
+class Fidelity(Benchmark):
+    """Does the model go on in the language? By `detect` among the corpus's languages; a text too
+    short to tell counts as a no.
+
+    A sentence of the corpus is the prompt, in the language itself or in `prompts`, whatever the
+    language: then it asks whether steering forces the language.
+    """
+
+    corpus: ParallelCorpus
+    prompts: str | None = None
+    max_new_tokens: int = 40
+    name: str = "fidelity"
+    kind = "generate"
+    metrics = ("fidelity",)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        return self.corpus.languages
+
+    def draw(self, language: str, split: type[Split], count: int | None) -> Sequence[Item]:
+        code = self.prompts or language
+        return _split(
+            [
+                OpenItem(str(n), str(n), text, (), self.max_new_tokens, False)
+                for n, text in enumerate(self.corpus.sentences[code])
+            ],
+            split,
+        )
+
+    def judge(self, items: Items[Any], predictions: Any) -> Iterable[Sequence[float]]:
+        found = [detect(text, self.languages).code for text in predictions]
+        return [[float(code == items.language) for code in found]]
+
+
+def _split(items: Sequence[Item], split: type[Split]) -> list[Item]:
+    return shuffled(part(items, split, _VALIDATION))

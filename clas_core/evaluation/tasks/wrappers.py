@@ -1,0 +1,106 @@
+"""Tasks made of other tasks."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ...errors import ClasError
+from ..items import ChoiceItem, Item, Items, Kind, OpenItem, S, Scores, Task, Validation
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """`task` after `shots` solved examples, the same for all items.
+
+    `seed` draws them from the first validation items, ten for each, at most one of a group and the
+    same ones in every language. Their groups are left out of the validation items. Examples are
+    parted by an empty line, as in lm-evaluation-harness.
+    """
+
+    task: Task
+    shots: int
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.task.name}, {self.shots} examples"
+
+    @property
+    def kind(self) -> Kind:
+        return self.task.kind
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        return self.task.languages
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return self.task.metrics
+
+    def items(self, language: str, split: type[S], count: int | None = None) -> Items[S]:
+        """See `Task.items`. Raises ClasError if there are too few examples, or no answers."""
+        pool = self.task.items(language, Validation, 10 * self.shots)
+        groups: dict[str, list[Item]] = {}
+        for item in sorted(pool.items, key=lambda item: item.key):
+            groups.setdefault(item.group, []).append(item)
+        if len(groups) <= self.shots:
+            raise ClasError(
+                f"{self.task.name} has {len(groups)} validation texts in {language}, too few for "
+                f"{self.shots} examples."
+            )
+        rng = random.Random(self.seed)
+        taken = rng.sample(sorted(groups), self.shots)
+        solved = "".join(f"{_solved(rng.choice(groups[group]))}\n\n" for group in taken)
+        found = self.task.items(language, split, count and count + len(pool))
+        kept = tuple(item for item in found.items if item.group not in taken)
+        return replace(found, task=self.name, items=kept[:count], prefix=solved + found.prefix)
+
+    def score(self, items: Items[S], predictions: Any) -> tuple[Scores[S], ...]:
+        return self.task.score(items, predictions)
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """How likely the model finds the true answer of `task`, in nats.
+
+    Far more sensitive than answers right or wrong, so it takes fewer items.
+    """
+
+    task: Task
+    kind: Kind = "choice"
+    metrics: tuple[str, ...] = ("log_p",)
+
+    @property
+    def name(self) -> str:
+        return f"{self.task.name}, likelihood"
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        return self.task.languages
+
+    def items(self, language: str, split: type[S], count: int | None = None) -> Items[S]:
+        """See `Task.items`. Raises ClasError if the task has no answers."""
+        found = self.task.items(language, split, count)
+        return replace(found, task=self.name, items=tuple(map(_truth, found.items)))
+
+    def score(self, items: Items[S], predictions: Sequence[Sequence[float]]) -> tuple[Scores[S]]:
+        return (items.scored("log_p", [scores[0] for scores in predictions]),)
+
+
+def _truth(item: Item) -> ChoiceItem:
+    """An item whose only choice is the right one."""
+    if isinstance(item, ChoiceItem):
+        return replace(item, choices=(item.choices[item.answer],), answer=0)
+    if not isinstance(item, OpenItem) or not item.answers:
+        raise ClasError("This task's items have no answers: take another task.")
+    # An answer follows a blank, but for a prompt that ends in one or in a line break.
+    blank = "" if item.prompt[-1:].isspace() else " "
+    return ChoiceItem(item.key, item.group, item.prompt, (blank + item.answers[0],), 0)
+
+
+def _solved(item: Item) -> str:
+    truth = _truth(item)
+    return (truth.prompt + truth.choices[0]).strip()

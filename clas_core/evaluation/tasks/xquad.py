@@ -1,0 +1,100 @@
+"""XQuAD: a question on a paragraph, answered by words of the paragraph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ...errors import ClasError
+from ..items import Item, Items, OpenItem, Split
+from ..scoring import span_exact, span_f1, squad
+from .base import Benchmark, part, shuffled
+from .sources import hub_rows, is_hub, language_files, read_json, value
+
+_REPO = "google/xquad"
+# What context, question and answer are called.
+LABELS = {
+    "ar": ("السياق", "السؤال", "الإجابة"),
+    "de": ("Kontext", "Frage", "Antwort"),
+    "el": ("Κείμενο", "Ερώτηση", "Απάντηση"),
+    "en": ("Context", "Question", "Answer"),
+    "es": ("Contexto", "Pregunta", "Respuesta"),
+    "hi": ("संदर्भ", "प्रश्न", "उत्तर"),
+    "ro": ("Context", "Întrebare", "Răspuns"),
+    "ru": ("Контекст", "Вопрос", "Ответ"),
+    "th": ("บริบท", "คำถาม", "คำตอบ"),
+    "tr": ("Bağlam", "Soru", "Cevap"),
+    "vi": ("Ngữ cảnh", "Câu hỏi", "Câu trả lời"),
+    "zh": ("语境", "问题", "答案"),
+}
+
+
+@dataclass(frozen=True)
+class XQuAD(Benchmark):
+    """Answers as spans (Artetxe et al., 2020), from its files xquad.<code>.json.
+
+    Metrics: `f1` and `exact` with the language's articles and tokens (`scoring.mlqa`), `squad_f1`
+    and `squad_exact` by the script it was published with (`scoring.squad`). The prompt is
+    lm-evaluation-harness's in form. There is only one split, so a fifth of the paragraphs is for
+    validation here.
+    """
+
+    source: str
+    name: str = "xquad"
+    kind = "generate"
+    metrics = ("f1", "exact", "squad_f1", "squad_exact")
+
+    @cached_property
+    def languages(self) -> tuple[str, ...]:
+        if is_hub(self.source):
+            return tuple(LABELS)
+        return tuple(language_files(self.source, "xquad.*.json"))
+
+    def draw(self, language: str, split: type[Split], count: int | None) -> Sequence[Item]:
+        rows = self._hub_rows if is_hub(self.source) else self._file_rows
+        context_label, question_label, answer_label = LABELS.get(language, LABELS["en"])
+        found = []
+        for key, group, context, question, answers in rows(language):
+            prompt = (
+                f"{context_label}: {context}\n\n{question_label}: {question}\n\n{answer_label}:"
+            )
+            found.append(OpenItem(key, group, prompt, answers, max_new_tokens=50))
+        return shuffled(part(found, split, 0.2))
+
+    def judge(self, items: Items[Any], predictions: Any) -> Iterable[Sequence[float]]:
+        pairs = list(zip(predictions, items.of(OpenItem)))
+        code = items.language
+        return (
+            [span_f1(said, item.answers, code) for said, item in pairs],
+            [span_exact(said, item.answers, code) for said, item in pairs],
+            [span_f1(said, item.answers, code, squad) for said, item in pairs],
+            [span_exact(said, item.answers, code, squad) for said, item in pairs],
+        )
+
+    def _file_rows(self, language: str) -> list[tuple[str, str, str, str, tuple[str, ...]]]:
+        path = language_files(self.source, "xquad.*.json")[language]
+        try:
+            return [
+                (q["id"], paragraph["qas"][0]["id"], paragraph["context"], q["question"], texts)
+                for article in read_json(path)["data"]
+                for paragraph in article["paragraphs"]
+                for q in paragraph["qas"]
+                if (texts := tuple(answer["text"] for answer in q["answers"]))
+            ]
+        except (KeyError, TypeError) as error:
+            raise ClasError(f"{path.name} is not in SQuAD's format: {error} is missing.") from error
+
+    def _hub_rows(self, language: str) -> list[tuple[str, str, str, str, tuple[str, ...]]]:
+        """A paragraph's questions follow each other; it goes by the first one's name, which is the
+        same in all languages."""
+        found, before, group = [], "", ""
+        for row in hub_rows(self.source, _REPO, f"xquad.{language}", "validation"):
+            key, context, question, answers = (
+                value(row, name, "XQuAD") for name in ("id", "context", "question", "answers")
+            )
+            group = group if context == before else key
+            before = context
+            found.append((key, group, context, question, tuple(answers["text"])))
+        return found
