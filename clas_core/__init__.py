@@ -55,6 +55,8 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from .plan import LayerPlan as LayerPlan
     from .plan import SteeringPlan as SteeringPlan
     from .plan import steered as steered
+    from .preflight import Preflight as Preflight
+    from .preflight import inspect as inspect
     from .prompts import Rendered as Rendered
     from .prompts import is_chat_model as is_chat_model
     from .prompts import render as render
@@ -65,6 +67,7 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from .published import read_vectors as read_vectors
     from .published import recategorize as recategorize
     from .recipe import Recipe as Recipe
+    from .sources import check_allowed as check_allowed
 
 __version__ = "0.1.0"
 
@@ -88,10 +91,12 @@ _HOMES = {
     "models": "LanguageModel UnsupportedModel",
     "neurons": "Selection lape_select select",
     "plan": "LayerPlan SteeringPlan steered",
+    "preflight": "Preflight inspect",
     "prompts": "Rendered is_chat_model render",
     "published": "PublishedNeurons PublishedVectors plan_from_vectors read_neurons read_vectors "
     "recategorize",
     "recipe": "Recipe",
+    "sources": "check_allowed",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

@@ -1,10 +1,11 @@
-"""The shell: python -m clas_core measure | steer | bake | import."""
+"""The shell: python -m clas_core measure | steer | bake | import | inspect."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,16 +15,19 @@ from typing import Any
 from tqdm import tqdm
 
 from .atlas import Atlas
+from .atlases import measure_cached
 from .baking import bake
 from .control_vectors import read_control_vector
 from .corpus import ParallelCorpus
 from .effects import compare
 from .errors import ClasError
+from .evaluation.cli import add_commands
 from .generation import generate
 from .loading import load
 from .methods import METHODS
 from .models import LanguageModel
 from .neurons import select
+from .preflight import inspect
 from .published import read_neurons, read_vectors
 from .recipe import Recipe
 
@@ -86,7 +90,15 @@ def _measure(arguments: argparse.Namespace) -> None:
     languages = arguments.languages.split(",") if arguments.languages else None
     corpus = corpus.subset(languages, arguments.sentences)
     with _bar("measuring", "sentence") as progress:
-        atlas = Atlas.measure(lm, corpus, batch_size=arguments.batch_size, progress=progress)
+        atlas = Atlas.measure(
+            lm,
+            corpus,
+            batch_size=arguments.batch_size,
+            progress=progress,
+            resume=f"{arguments.out}.unfinished",
+        )
+    if int(os.environ.get("RANK", "0")):
+        return  # of the processes that share the work, the first one writes
     atlas.save(arguments.out)
     selection = select(atlas, tau=recipe.tau, shared_from=recipe.shared_from, mode=recipe.tau_mode)
     print(f"{'layer':>5} {'dead':>7} {'specific':>8} {'partial':>7} {'shared':>7}")
@@ -160,6 +172,30 @@ def _import(arguments: argparse.Namespace) -> None:
     print(f"{arguments.out}: {arguments.kind} from {', '.join(arguments.files)}")
 
 
+def _inspect(arguments: argparse.Namespace) -> None:
+    corpus = arguments.corpus or ("village" if arguments.model == "village" else "everyday")
+    seen = inspect(
+        arguments.model,
+        revision=arguments.revision,
+        dtype=arguments.dtype,
+        corpus=ParallelCorpus.open(corpus),
+    )
+    if arguments.json:
+        print(json.dumps(seen.to_dict(), ensure_ascii=False))
+    else:
+        for name, text in seen.rows:
+            print(f"{name:>13}: {text}")
+        if seen.languages:
+            print(f"\n{'language':>13}  tokens a character  against English")
+        for one in seen.languages:
+            ratio = "" if one.against_english is None else f"{one.against_english:.2f}"
+            print(f"{one.language:>13}  {one.tokens_per_character:>18.2f}  {ratio:>15}")
+        for sentence in seen.warnings:
+            print(f"\n{sentence}")
+    if not seen.supported:
+        raise ClasError(seen.reason)
+
+
 def _recipe(arguments: argparse.Namespace) -> Recipe:
     """What --recipe says, changed by the options that were given."""
     base = Recipe()
@@ -182,7 +218,7 @@ def _atlas(arguments: argparse.Namespace, recipe: Recipe, lm: LanguageModel) -> 
     if arguments.atlas is not None:
         return Atlas.load(arguments.atlas)
     with _bar("measuring", "sentence") as progress:
-        return Atlas.measure(lm, ParallelCorpus.open(recipe.corpus), progress=progress)
+        return measure_cached(lm, ParallelCorpus.open(recipe.corpus), progress=progress)
 
 
 @contextmanager
@@ -201,7 +237,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="clas", description="Cross-lingual activation steering from the shell."
     )
-    commands = parser.add_subparsers(required=True, metavar="measure | steer | bake | import")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     measure = _command(commands, "measure", _measure, "measure what each neuron does: an atlas")
     measure.add_argument("--out", required=True, help="the atlas file to write (.safetensors)")
@@ -225,8 +261,17 @@ def _parser() -> argparse.ArgumentParser:
     importing.add_argument("--neurons", type=int, help="how many a layer of the model has")
     importing.add_argument("--out", required=True, help="the file to write (.safetensors)")
 
+    add_commands(commands, _command)
+    text = "say what a model is and needs, before its weights are fetched"
+    inspecting = commands.add_parser("inspect", help=text, description=text.capitalize() + ".")
+    inspecting.set_defaults(run=_inspect)
+    inspecting.add_argument("model", help=_RECIPE_OPTIONS["model"][1])
+    for name in ("revision", "dtype", "corpus"):
+        inspecting.add_argument(f"--{name}", help=_RECIPE_OPTIONS[name][1])
+    inspecting.add_argument("--json", action="store_true", help="print it as JSON")
+
     for command in (steer, baking):
-        command.add_argument("--atlas", help="a measured atlas (default: measure now)")
+        command.add_argument("--atlas", help="a measured atlas (default: measure, once)")
     return parser
 
 

@@ -189,3 +189,26 @@ def test_interrupt(monkeypatch, common, capsys):
     monkeypatch.setattr(ParallelCorpus, "open", interrupt)
     assert main(["steer", PROMPT, *common]) == 130
     assert capsys.readouterr().err.strip() == "clas: interrupted"
+
+
+def test_inspect(place, common, tiny_lm, capsys):
+    model, corpus = str(place / "model"), common[3]
+    assert main(["inspect", model, "--corpus", corpus, "--dtype", "bfloat16"]) == 0
+    output = capsys.readouterr().out
+    assert "architecture: LlamaForCausalLM\n" in output
+    assert "layers: 3 of 64 neurons, hidden size 32\n" in output
+    table = output.partition("against English\n")[2].splitlines()
+    assert [line.split()[0] for line in table[:4]] == ["en", "es", "hi", "sw"]
+    assert main(["inspect", model, "--corpus", corpus, "--json"]) == 0
+    seen = json.loads(capsys.readouterr().out)
+    assert (seen["parameters"], seen["supported"]) == (tiny_lm.model.num_parameters(), True)
+
+
+def test_inspect_of_what_is_no_model(place, capsys):
+    (place / "encoder").mkdir()
+    (place / "encoder" / "config.json").write_text('{"model_type": "t5"}')
+    assert main(["inspect", str(place / "encoder"), "--corpus", str(place / "text")]) == 1
+    captured = capsys.readouterr()
+    assert "is an encoder-decoder: choose" in captured.err
+    assert "Traceback" not in captured.err
+    assert f"model: {place / 'encoder'}" in captured.out

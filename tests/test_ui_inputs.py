@@ -117,6 +117,8 @@ def test_every_profile_can_be_read(path):
         ('colour = "blue"', "names colour; a profile has"),
         ('port = "7860"', "port in the profile must be a whole number"),
         ("threads = -1", "must not be negative"),
+        ('models = "village"', "models in the profile must be a list of texts"),
+        ("models = [1]", "models in the profile must be a list of texts"),
         ("port = ", "can't be read"),
     ],
 )

@@ -5,17 +5,23 @@ import json
 import math
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_studio import tiny_studio
+from tiny import make_tokenizer, tiny_model
+from tiny_studio import made_up_corpus, tiny_studio
 
+from clas_core.atlas import Atlas
 from clas_core.clusters import separation_of
 from clas_core.errors import ClasError
 from clas_core.hidden import hidden_states
+from clas_core.loading import load
+from clas_core.recipe import Recipe
 from clas_core.ui import first_screen, map, mapper, neurons, views
+from clas_core.ui.choice import Choice
 from clas_core.ui.inputs import METHODS
 from clas_core.ui.profile import Profile
 from clas_core.ui.studio import VILLAGE, Studio, steering_only
@@ -32,7 +38,7 @@ def recipe(studio, **changes):
 
 
 def last_view(studio, made, control=False):
-    *_, view = studio.steer(made, control, "visitor")
+    *_, view = studio.steer(made, control, threading.Event())
     return view
 
 
@@ -64,31 +70,37 @@ def test_the_control_is_a_third_pane(studio):
 
 
 def test_stop_ends_at_the_next_token_and_still_measures(studio):
-    views_ = studio.steer(recipe(studio), False, "me")
+    stop = threading.Event()
+    views_ = studio.steer(recipe(studio), False, stop)
     next(views_)
     next(views_)
-    studio.stop("someone else")
-    studio.stop("me")
+    stop.set()
     view = list(views_)[-1]
     assert view["state"] == "stopped"
     assert view["sentence"]
     assert len(view["strip"]["kl"]) < 5
-    assert "me" not in studio._stops
+
+
+def test_stop_before_the_start_generates_nothing(studio):
+    stop = threading.Event()
+    stop.set()
+    assert list(studio.steer(recipe(studio), False, stop)) == []
 
 
 def test_a_closed_tab_leaves_nothing_behind(studio):
-    views_ = studio.steer(recipe(studio), False, "gone")
+    views_ = studio.steer(recipe(studio), False, threading.Event())
     next(views_)
     next(views_)
+    assert studio.gate._answers == 1
     views_.close()
-    assert "gone" not in studio._stops
+    assert studio.gate._answers == 0
     assert not studio.lock.locked()
 
 
 @pytest.mark.parametrize("prompt", ["", "  ", "a" * 2001, "word " * 300])
 def test_bad_prompts_get_a_sentence_and_the_page_goes_on(studio, prompt):
     with pytest.raises(ClasError):
-        list(studio.steer(recipe(studio, prompt=prompt), False, "visitor"))
+        list(studio.steer(recipe(studio, prompt=prompt), False, threading.Event()))
     assert last_view(studio, recipe(studio))["state"] == "done"
 
 
@@ -96,7 +108,7 @@ def test_equal_steering_is_one_plan(studio):
     plan = studio.plan(recipe(studio))
     assert studio.plan(recipe(studio, prompt="القط يرى القمر", seed=3, temperature=1)) is plan
     assert studio.plan(recipe(studio, strength=0.55)) is not plan
-    assert steering_only(recipe(studio, seed=4)) == steering_only(recipe(studio))
+    assert steering_only(recipe(studio, seed=4), "sw") == steering_only(recipe(studio), "sw")
 
 
 def test_the_controls_permutation_follows_the_seed(studio):
@@ -149,7 +161,7 @@ def test_a_note_where_picture_and_scores_disagree(studio, true, drawn, said):
 
 def test_the_table_of_scores_has_before_after_and_change(studio):
     result = studio.mapper.compute(studio.plan(recipe(studio, strength=0)), 3)
-    html = map._scores(*result.scores)
+    html = map._scores(*result.scores, "English")
     assert html.count("<tr>") == 5
     assert '<span class="">0</span>' in html
 
@@ -162,6 +174,21 @@ def test_neurons_follow_the_thresholds_quickly(studio):
     dead = next(bar for bar in shown[0]["data"] if bar["name"] == "dead")
     counts = studio.selection(recipe(studio, tau=0.37, shared_from=5)).counts()
     assert dead["customdata"] == counts[:, 0].tolist()
+
+
+def test_a_very_wide_layer_is_shown_in_parts():
+    """Experts have neurons by the ten thousand; the tiles are those about the chosen one."""
+    lm = load(tiny_model("qwen2_moe", moe_intermediate_size=5000), make_tokenizer())
+    corpus = made_up_corpus().subset(("en", "sw"), 2)
+    wide = Studio(lm, Choice("owner/wide", None, "x", corpus), Atlas.measure(lm, corpus))
+    shown = neurons.views(wide, recipe(wide), 2, 17_000)
+    tiles = shown[2]["data"][0]
+    numbers = [number for row in tiles["customdata"] for number in row]
+    kinds = [kind for row in tiles["z"] for kind in row if kind is not None]
+    assert min(numbers) == 16_384
+    assert kinds == wide.selection(recipe(wide)).category[1, 16_384:].tolist()
+    assert "here 16384 to 20023" in shown[3]
+    assert "neuron 17000, of expert 3" in shown[4]
 
 
 @pytest.mark.parametrize("bad", [math.nan, None, "x"])
@@ -177,11 +204,18 @@ def test_texts_are_escaped(studio):
 
 def test_links_come_back_as_settings(studio):
     made = recipe(studio, strength=1.25, tau=0.3, method="DiffMean", language="ar")
-    values = studio.values_of(made.to_query())
+    values = studio.values_of(Recipe.from_query(made.to_query()))
     assert studio.recipe(values) == made
-    for query in ("alpha=nan", "method=Magic", "nonsense=1", "alpha=1&model=other", "target=xx"):
+    for query in ("alpha=nan", "method=Magic", "nonsense=1", "target=xx"):
         with pytest.raises(ClasError):
-            studio.values_of(query)
+            studio.values_of(Recipe.from_query(query))
+
+
+@pytest.mark.parametrize(
+    ("query", "own"), [("alpha=1", True), ("model=other", False), ("corpus=everyday", False)]
+)
+def test_a_recipe_is_of_one_model_and_text(studio, query, own):
+    assert studio.is_of(Recipe.from_query(query)) == own
 
 
 def test_every_method_says_what_it_does(studio):

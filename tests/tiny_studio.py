@@ -7,6 +7,7 @@ from tiny import make_tokenizer, tiny_llama_model
 from clas_core.atlas import Atlas
 from clas_core.corpus import ParallelCorpus
 from clas_core.loading import load
+from clas_core.ui.choice import Choice
 from clas_core.ui.first_screen import first_screen
 from clas_core.ui.studio import Studio
 
@@ -45,7 +46,8 @@ def examples(code: str) -> list[str]:
 def tiny_studio() -> Studio:
     lm = load(tiny_llama_model(), make_tokenizer())
     corpus = made_up_corpus()
-    studio = Studio(lm, corpus, Atlas.measure(lm, corpus), examples=examples)
+    choice = Choice("village", None, "village", corpus)
+    studio = Studio(lm, choice, Atlas.measure(lm, corpus), examples=examples)
     studio.collapse = 1.4
     studio.first_screen = first_screen(studio)
     return studio

@@ -1,4 +1,4 @@
-"""Three components of our own: a Plotly panel, the strength slider, the result of a steering.
+"""Components of our own: a Plotly panel, the strength slider, the result of a steering, a fold.
 
 Each is a `gr.HTML` with a fixed template whose value is data: the JavaScript beside it fills the
 template by `textContent`, so nothing that a model says is ever read as markup. (Plain functions,
@@ -82,6 +82,17 @@ def result_panel(value: dict[str, Any] | None, **options: Any) -> gr.HTML:
         '<dl class="result-facts"></dl><div class="result-strip"></div></div>',
         value,
         **options,
+    )
+
+
+def fold_button(label: str, target: str) -> gr.HTML:
+    """A button for phones that adds the class `open` to `target` (a selector), or takes it off."""
+    return gr.HTML(
+        f'<button type="button" class="fold" aria-expanded="false">{escape(label)}</button>',
+        js_on_load=(_STATIC / "fold.js").read_text("utf-8"),
+        apply_default_css=False,
+        target=target,
+        elem_id="fold",
     )
 
 

@@ -15,15 +15,16 @@ from .studio import Studio
 # Every control that makes a recipe, in the order in which callbacks get them.
 NAMES = (
     "strength", "language", "method", "beta", "gamma", "tau", "shared_from", "specific",
-    "first_layer", "last_layer", "temperature", "length", "seed",
+    "first_layer", "last_layer", "temperature", "length", "seed", "chat", "system",
 )  # fmt: skip
 STEERING = NAMES[:10]  # those that change the map; tau and shared_from change the neurons
 
 
 @dataclass
 class Controls:
-    """The components by name, and what shows their state."""
+    """The components by name, and what shows their state. `key` holds the visitor's model."""
 
+    key: gr.State
     by_name: dict[str, Any]
     detected: gr.Markdown
     summary: gr.Markdown
@@ -35,8 +36,33 @@ class Controls:
     def all(self) -> list[Any]:
         return [self.by_name[name] for name in NAMES]
 
-    def changes(self, names: tuple[str, ...]) -> list[Any]:
-        return [self.by_name[name].change for name in names]
+    def renew(self, studio: Studio, values: dict[str, Any]) -> dict[Any, Any]:
+        """Updates for another model: its ranges, and these values but the system prompt's."""
+        default = studio.defaults()["strength"]
+        more: dict[str, dict[str, Any]] = {
+            "strength": {"marks": _marks(default, studio.collapse)},
+            "language": {"choices": _languages(studio)},
+            "shared_from": {"maximum": len(studio.codes)},
+            "first_layer": {"maximum": studio.num_layers},
+            "last_layer": {"maximum": studio.num_layers},
+            "chat": {"visible": studio.has_template},
+            "system": {"visible": studio.has_template and values["chat"]},
+        }
+        boxes = {name: {"value": values[name]} for name in NAMES if name != "system"}
+        return {
+            self.by_name[name]: gr.update(**boxes.get(name, {}), **more.get(name, {}))
+            for name in NAMES
+        }
+
+    def moves(self, names: tuple[str, ...]) -> list[Any]:
+        """Events of a visitor's moves.
+
+        What the page itself sets is followed where it is set, as the changes would come one by one
+        with a mixture of old and new values. Text boxes, which miss a paste otherwise, are heard
+        at every change; the page sets them after all else.
+        """
+        components = [self.by_name[name] for name in names]
+        return [c.change if isinstance(c, gr.Textbox) else c.input for c in components]
 
 
 def named(values: tuple[Any, ...]) -> dict[str, Any]:
@@ -44,7 +70,7 @@ def named(values: tuple[Any, ...]) -> dict[str, Any]:
     return dict(zip(NAMES, values))
 
 
-def build_controls(studio: Studio) -> Controls:
+def build_controls(studio: Studio, key: gr.State) -> Controls:
     start = studio.defaults()
     made: dict[str, Any] = {}
     made["strength"] = strength_slider(
@@ -57,7 +83,7 @@ def build_controls(studio: Studio) -> Controls:
     )
     summary = gr.Markdown(elem_classes="summary", elem_id="summary")
     made["language"] = gr.Dropdown(
-        [("Detect from the prompt", inputs.AUTO), *map(_language_choice, studio.codes)],
+        _languages(studio),
         value=inputs.AUTO,
         label="Language",
         elem_id="language",
@@ -78,7 +104,7 @@ def build_controls(studio: Studio) -> Controls:
         show_progress="hidden",
         queue=False,
     )
-    return Controls(made, detected, summary, switch, lab, reset)
+    return Controls(key, made, detected, summary, switch, lab, reset)
 
 
 def _steering(studio: Studio, start: dict[str, Any], made: dict[str, Any]) -> None:
@@ -126,6 +152,26 @@ def _sampling(studio: Studio, start: dict[str, Any], made: dict[str, Any]) -> No
             maximum=studio.profile.max_new_tokens, precision=0, min_width=100,
         )  # fmt: skip
         made["seed"] = gr.Number(start["seed"], label="Seed", minimum=0, precision=0, min_width=100)
+
+
+def build_chat(studio: Studio, controls: Controls) -> None:
+    """The chat template's switch and the system prompt; hidden for models without one."""
+    start = studio.defaults()
+    chat = controls.by_name["chat"] = gr.Checkbox(
+        start["chat"], label="Chat template: ask in the form that the model was trained on",
+        visible=studio.has_template, container=False, elem_id="chat",
+    )  # fmt: skip
+    system = controls.by_name["system"] = gr.Textbox(
+        start["system"], label="System prompt", max_lines=4, max_length=2000, elem_id="system",
+        placeholder="None of your own", visible=studio.has_template and start["chat"],
+    )  # fmt: skip
+    chat.change(
+        lambda on: gr.update(visible=bool(on)), chat, system, show_progress="hidden", queue=False
+    )
+
+
+def _languages(studio: Studio) -> list[tuple[str, str]]:
+    return [("Detect from the prompt", inputs.AUTO), *map(_language_choice, studio.codes)]
 
 
 def _marks(default: float, collapse: float | None) -> list[dict[str, Any]]:

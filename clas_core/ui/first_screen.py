@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import threading
 from typing import Any
 
 from ..errors import ClasError
@@ -20,7 +21,7 @@ def first_screen(studio: Studio) -> dict[str, Any]:
     if not ready:
         raise ClasError(f"There is no example in {studio.fallback!r} to open the page with.")
     recipe = studio.recipe({**studio.defaults(), "prompt": ready[0]})
-    *_, view = studio.steer(recipe, False, "first screen")
+    *_, view = studio.steer(recipe, False, threading.Event())
     view["state"] = "stored"
     return {"language": studio.fallback, "prompt": ready[0], "view": view}
 

@@ -22,13 +22,14 @@ MAX_PROMPT = 2000  # characters; the model's own limit, in tokens, is checked by
 METHODS = {  # of clas_core.methods: their name on the page, and what they do
     "CLAS": ("CLAS", "shared neurons are turned up, language-specific ones down"),
     "IntMu": ("Int-μ", "the language's own neurons are set to their mean"),
-    "LAPE": ("LAPE", "English neurons are switched off"),
+    "LAPE": ("LAPE", "the neurons of {source} are switched off"),
     "LanguageArithmetic": (
         "Language arithmetic",
         "the language's own neurons get their mean added",
     ),
-    "DiffMean": ("DiffMean", "the residual stream is shifted from English to the language"),
+    "DiffMean": ("DiffMean", "the residual stream is shifted from {source} to the language"),
 }
+AWAY = ("LAPE", "DiffMean")  # methods that steer away from the anchor
 SPECIFIC = {"any": "of any language", "target": "the language's own", "others": "everyone else's"}
 AUTO = "auto"
 
@@ -52,6 +53,11 @@ def choice(name: str, value: Any, options: Mapping[str, Any]) -> str:
     return str(value)
 
 
+def anchor(codes: tuple[str, ...]) -> str:
+    """English, or the first language where there is none."""
+    return "en" if "en" in codes else codes[0]
+
+
 def clean_prompt(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ClasError("Write a prompt, or choose an example above the box.")
@@ -60,6 +66,13 @@ def clean_prompt(value: Any) -> str:
             f"The prompt has {len(value)} characters; shorten it to {MAX_PROMPT} or fewer."
         )
     return value.replace("\r\n", "\n")
+
+
+def clean_system(value: Any) -> str:
+    text = value.strip() if isinstance(value, str) else ""
+    if len(text) > MAX_PROMPT:
+        raise ClasError(f"Shorten the system prompt to {MAX_PROMPT} characters or fewer.")
+    return text.replace("\r\n", "\n")
 
 
 def target_language(
@@ -80,7 +93,9 @@ def make_recipe(
     values: Mapping[str, Any],
     *,
     model: str,
+    revision: str | None = None,
     corpus: str,
+    chats: bool = False,
     codes: tuple[str, ...],
     num_layers: int,
     max_new_tokens: int,
@@ -89,7 +104,8 @@ def make_recipe(
     """The recipe that the page's controls ask for; numbers are clamped to the page's ranges.
 
     `values` are named as in `controls.NAMES`, with the prompt. Layers count from 1, both ends
-    included, as the page shows them. Raises ClasError, in one sentence, for anything else.
+    included, as the page shows them. `chats`: whether the model's own default is a chat. Raises
+    ClasError, in one sentence, for anything else.
     """
     prompt = values.get("prompt", "")
     target, _ = target_language(values["language"], prompt, codes, fallback)
@@ -99,10 +115,16 @@ def make_recipe(
         raise ClasError(
             f"The first bridge layer ({first}) lies behind the last ({last}): move one of them."
         )
+    method = choice("The method", values["method"], METHODS)
+    away = method in AWAY and "en" not in codes
+    chat = values.get("chat", chats)
+    system = values.get("system", "")
     return Recipe(
         model=model,
+        revision=revision,
         corpus=corpus,
-        method=choice("The method", values["method"], METHODS),
+        method=method,
+        source=anchor(codes) if away else None,
         alpha=round(number("Strength", values["strength"], ALPHA), 4),
         beta=number("Beta", values["beta"], BETA),
         gamma=number("Gamma", values["gamma"], GAMMA),
@@ -112,6 +134,8 @@ def make_recipe(
         layers=(first - 1, last),
         target=target,
         prompt=prompt if isinstance(prompt, str) else "",
+        chat="auto" if bool(chat) == chats else "on" if chat else "off",
+        system=clean_system(system) if chat else "",
         temperature=number("Temperature", values["temperature"], TEMPERATURE),
         max_new_tokens=whole("Length", values["length"], (1, max_new_tokens)),
         seed=whole("The seed", values["seed"], SEED),
@@ -145,7 +169,9 @@ def defaults(
     }
 
 
-def from_recipe(recipe: Recipe, num_layers: int, languages: int) -> dict[str, Any]:
+def from_recipe(
+    recipe: Recipe, num_layers: int, languages: int, chats: bool = False
+) -> dict[str, Any]:
     """The page's values that ask for `recipe`: what a shared link sets."""
     start, end = recipe.layers or bridge_layers(num_layers)
     return {
@@ -162,4 +188,6 @@ def from_recipe(recipe: Recipe, num_layers: int, languages: int) -> dict[str, An
         "temperature": recipe.temperature,
         "length": recipe.max_new_tokens,
         "seed": recipe.seed,
+        "chat": chats if recipe.chat == "auto" else recipe.chat == "on",
+        "system": recipe.system,
     }

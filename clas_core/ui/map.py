@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..languages import get_language
 from .components import figure_value, plotly_panel
 from .controls import STEERING, Controls, named
 from .mapper import MapResult
+from .shelf import Shelf
 from .studio import Studio
 from .text import about, in_language, markup, table, title
 
@@ -29,13 +31,40 @@ SCORES = (
     ("Silhouette", "how clearly languages form groups, −1 to 1", "silhouette"),
     ("Centroid ratio", "distance between groups over their width", "centroid_ratio"),
     ("Neighbours of the same language", "among the 10 nearest", "knn_purity"),
-    ("Translations found", "nearest English sentence means the same", "mean_retrieval"),
+    ("Translations found", "nearest {anchor} sentence means the same", "mean_retrieval"),
 )
+BLANK = {"data": [], "layout": {"xaxis": {"visible": False}, "yaxis": {"visible": False}}}
+READING = "The model is reading the sentences; a large one takes a while, once."
 WARMING = "The map is getting ready (some seconds, once): this is a first sketch of it."
 
 
-def build_map(studio: Studio, controls: Controls, prompt: gr.Textbox, tab: gr.State) -> Any:
-    """Builds the tab; returns the callback's event arguments for the page to call at opening."""
+@dataclass
+class MapTab:
+    """`redraw`: the arguments of the event that draws the map, for the page to call at opening."""
+
+    redraw: dict[str, Any]
+    panel: gr.HTML
+    scores: gr.HTML
+    note: gr.HTML
+    layer: gr.Slider
+    parallels: gr.HTML
+    chosen: gr.State
+
+    def renew(self, studio: Studio) -> dict[Any, Any]:
+        """Updates for another model."""
+        last = studio.num_layers
+        return {
+            self.panel: BLANK,
+            self.scores: "",
+            self.note: "",
+            self.layer: gr.update(maximum=last, value=last, info=_layer_help(studio)),
+            self.parallels: _parallels(studio, None),
+            self.chosen: None,
+        }
+
+
+def build_map(shelf: Shelf, controls: Controls, prompt: gr.Textbox, tab: gr.State) -> MapTab:
+    studio, key = shelf.first, controls.key
     about(ABOUT)
     with gr.Row(elem_classes="two"):
         with gr.Column(scale=5, elem_id="map-card", min_width=300):
@@ -44,20 +73,25 @@ def build_map(studio: Studio, controls: Controls, prompt: gr.Textbox, tab: gr.St
         with gr.Column(scale=3, min_width=260):
             layer = gr.Slider(
                 0, studio.num_layers, studio.num_layers, step=1, label="Layer", elem_id="map-layer",
-                info=f"0: the words alone; {studio.num_layers}: just before the next word is said",
+                info=_layer_help(studio),
             )  # fmt: skip
             scores = markup(elem_id="scores")
             note = markup(elem_id="map-note")
     chosen = gr.State(None)
 
-    def redraw(open_tab: str, at: Any, group: Any, text: str, *values: Any) -> Iterator[Any]:
+    def redraw(
+        open_tab: str, at: Any, group: Any, text: str, key: Any, *values: Any
+    ) -> Iterator[Any]:
         if open_tab != "map":
             yield gr.skip(), gr.skip(), gr.skip()
             return
         try:
+            studio = shelf.get(key)
             recipe = studio.recipe({**named(values), "prompt": text})
             at = int(at) if isinstance(at, (int, float)) and at == at else studio.num_layers
             plan = studio.plan(recipe)
+            if not studio.mapper.begun:
+                yield gr.skip(), gr.skip(), f'<p class="note">{READING}</p>'
             result = studio.mapper.compute(plan, at, patient=False)
             yield _shown(studio, result, group)
             if result.provisional:
@@ -67,23 +101,30 @@ def build_map(studio: Studio, controls: Controls, prompt: gr.Textbox, tab: gr.St
 
     arguments = {
         "fn": redraw,
-        "inputs": [tab, layer, chosen, prompt, *controls.all],
+        "inputs": [tab, layer, chosen, prompt, key, *controls.all],
         "outputs": [panel, scores, note],
         "show_progress": "hidden",
-        "trigger_mode": "always_last",
         "concurrency_limit": 2,
         "concurrency_id": "map",
     }
-    gr.on([layer.change, *controls.changes(STEERING)], **arguments)
+    gr.on([layer.input, *controls.moves(STEERING)], **arguments, trigger_mode="always_last")
 
-    def choose(event: gr.EventData) -> tuple[Any, Any]:
-        key = event._data.get("key") if isinstance(event._data, dict) else None
-        known = isinstance(key, int) and 0 <= key < len(studio.mapper.corpus)
-        group = key if known else None
+    def choose(key: Any, event: gr.EventData) -> tuple[Any, Any]:
+        group = event._data.get("key") if isinstance(event._data, dict) else None
+        try:
+            studio = shelf.get(key)
+        except ClasError:
+            return gr.skip(), gr.skip()
+        if not (isinstance(group, int) and 0 <= group < len(studio.mapper.corpus)):
+            group = None
         return group, _parallels(studio, group)
 
-    panel.select(choose, None, [chosen, parallels], show_progress="hidden").then(**arguments)
-    return arguments
+    panel.select(choose, key, [chosen, parallels], show_progress="hidden").then(**arguments)
+    return MapTab(arguments, panel, scores, note, layer, parallels, chosen)
+
+
+def _layer_help(studio: Studio) -> str:
+    return f"0: the words alone; {studio.num_layers}: just before the next word is said"
 
 
 def _shown(studio: Studio, result: MapResult, group: Any) -> tuple[Any, str, str]:
@@ -98,10 +139,11 @@ def _shown(studio: Studio, result: MapResult, group: Any) -> tuple[Any, str, str
         map_start(result.before, mapper.labels),
     )
     note = WARMING if result.provisional else result.note
-    return value, _scores(*result.scores), f'<p class="note">{escape(note)}</p>' if note else ""
+    scores = _scores(*result.scores, get_language(mapper.anchor).name)
+    return value, scores, f'<p class="note">{escape(note)}</p>' if note else ""
 
 
-def _scores(before: Separation, after: Separation) -> str:
+def _scores(before: Separation, after: Separation, anchor: str) -> str:
     rows = []
     for name, help_, attribute in SCORES:
         old, new = getattr(before, attribute), getattr(after, attribute)
@@ -111,7 +153,7 @@ def _scores(before: Separation, after: Separation) -> str:
         text = f"{change:+.3f}".replace("-", "−") if side else "0"
         rows.append(
             (
-                f"{escape(name)}<small>{escape(help_)}</small>",
+                f"{escape(name)}<small>{escape(help_.format(anchor=anchor))}</small>",
                 f"{old:.3f}".replace("-", "−"),
                 f"{new:.3f}".replace("-", "−"),
                 f'<span class="{side}">{sign}{text}</span>',

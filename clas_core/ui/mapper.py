@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,12 @@ from ..methods import bridge_layers
 from ..models import LanguageModel
 from ..paths import ASSETS
 from ..plan import SteeringPlan
+from .gate import Gate
+from .inputs import anchor
 
 LAYOUTS = ASSETS / "village" / "layouts"
 _CACHES, _RESULTS = 3, 256  # how many are kept
+_POINTS = 2000  # more are neither drawn quickly nor told apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,18 +61,19 @@ class MapResult:
 class Mapper:
     """Computes maps of `corpus` for any plan and layer; keeps what is worth keeping."""
 
-    def __init__(self, lm: LanguageModel, corpus: ParallelCorpus, lock: threading.Lock):
+    def __init__(self, lm: LanguageModel, corpus: ParallelCorpus, gate: Gate):
         self.lm, self.corpus = lm, corpus
         self.ready = threading.Event()
         self.ready.set()  # cleared only while `warm` is under way
-        self._model_lock = lock
+        self._gate = gate
+        self._running = threading.Lock()  # one steered pass at a time
         self._lock = threading.RLock()  # round all that is kept below
         self._layouts: dict[int, Layout] = {}
         self._caches: OrderedDict[int, BridgeCache] = OrderedDict()
         self._unsteered: dict[int, Separation] = {}
         self._results: OrderedDict[tuple[int, int], tuple[SteeringPlan, MapResult]] = OrderedDict()
         codes = corpus.languages
-        self.anchor = "en" if "en" in codes else codes[0]
+        self.anchor = anchor(codes)
         self.labels = [code for code in codes for _ in range(len(corpus))]
         self.groups = [number for _ in codes for number in range(len(corpus))]
         self.texts = [text for code in codes for text in corpus.sentences[code]]
@@ -115,6 +120,11 @@ class Mapper:
                 self._results.popitem(last=False)
         return result
 
+    @property
+    def begun(self) -> bool:
+        """Whether the model has read the sentences before."""
+        return bool(self._caches)
+
     def layout(self, layer: int) -> Layout:
         """The frozen layout of a layer: the stored one if it is of these states, else fitted."""
         with self._lock:
@@ -144,7 +154,7 @@ class Mapper:
     def _states(self, plan: SteeringPlan, layer: int) -> tuple[Tensor, Tensor]:
         start = min(plan.layers, default=0)
         cache = self._cache(min(start, bridge_layers(self.lm.num_layers)[0]))
-        with self._model_lock:
+        with self._running, self._gate.answering():
             return cache.unsteered.at(layer), cache.states(plan, layer)
 
     def _default_cache(self) -> BridgeCache:
@@ -153,8 +163,9 @@ class Mapper:
     def _cache(self, start: int) -> BridgeCache:
         with self._lock:
             if start not in self._caches:
-                with self._model_lock:
-                    self._caches[start] = BridgeCache(self.lm, self.corpus, start)
+                self._caches[start] = BridgeCache(
+                    self.lm, self.corpus, start, progress=lambda *_: self._gate.give_way()
+                )
                 for old in list(self._caches)[:-_CACHES]:
                     if old != bridge_layers(self.lm.num_layers)[0]:
                         del self._caches[old]
@@ -169,6 +180,22 @@ class Mapper:
             if layer not in self._unsteered:
                 self._unsteered[layer] = self._score(points)
             return self._unsteered[layer]
+
+
+@torch.inference_mode()
+def affordable(lm: LanguageModel, corpus: ParallelCorpus, most: int, seconds: float = 20) -> int:
+    """How many sentences of each language a map may have: those that `lm` reads in `seconds`.
+
+    At least 8 where the text has them, at most `most`. Times a forward over one of each language.
+    """
+    inputs = lm.encode([corpus.sentences[code][0] for code in corpus.languages]).inputs
+    took = 0.0
+    for _ in range(2):  # the first one warms up
+        start = time.perf_counter()
+        lm.model.base_model(**inputs, use_cache=False)
+        took = time.perf_counter() - start
+    points = _POINTS // len(corpus.languages)
+    return max(8, min(most, points, int(seconds / took)))
 
 
 def _stored(layer: int, points: Tensor) -> Layout | None:

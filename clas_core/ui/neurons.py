@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 import gradio as gr
+from plotly import graph_objects as go
+from torch import Tensor
 
 from ..errors import ClasError
 from ..figures import (
@@ -16,9 +19,11 @@ from ..figures import (
     overlap_heatmap,
 )
 from ..languages import get_language
+from ..models import Experts
 from ..recipe import Recipe
 from .components import figure_value, plotly_panel
 from .controls import Controls, named
+from .shelf import Shelf
 from .studio import Studio
 from .text import about, markup, table, title
 
@@ -31,7 +36,29 @@ layers. Move the thresholds in the Lab and watch the neurons change sides."""
 TRIGGERS = ("tau", "shared_from", "first_layer", "last_layer")
 
 
-def build_neurons(studio: Studio, controls: Controls, prompt: gr.Textbox, tab: gr.State) -> Any:
+MOST_TILES = 16_384  # of a layer's neurons shown at once; tiles of more can't be clicked
+
+
+@dataclass
+class NeuronsTab:
+    """`recount`: the arguments of the event that fills the tab, for the page to call at opening."""
+
+    recount: dict[str, Any]
+    layer: gr.Number
+    neuron: gr.Number
+
+    def renew(self, studio: Studio) -> dict[Any, Any]:
+        """Updates for another model."""
+        return {
+            self.layer: gr.update(value=studio.num_layers, maximum=studio.num_layers),
+            self.neuron: gr.update(value=0, maximum=studio.lm.num_neurons - 1),
+        }
+
+
+def build_neurons(
+    shelf: Shelf, controls: Controls, prompt: gr.Textbox, tab: gr.State
+) -> NeuronsTab:
+    studio, key = shelf.first, controls.key
     about(ABOUT)
     with gr.Row(elem_classes="two"):
         with gr.Column(elem_classes="figure-card", min_width=280):
@@ -57,10 +84,11 @@ def build_neurons(studio: Studio, controls: Controls, prompt: gr.Textbox, tab: g
                 )  # fmt: skip
             details = markup(elem_id="neuron")
 
-    def show(open_tab: str, at: Any, index: Any, text: str, *values: Any) -> Any:
+    def show(open_tab: str, at: Any, index: Any, text: str, key: Any, *values: Any) -> Any:
         if open_tab != "neurons":
             return [gr.skip()] * 5
         try:
+            studio = shelf.get(key)
             recipe = studio.recipe({**named(values), "prompt": text})
             return views(studio, recipe, at, index)
         except ClasError as error:
@@ -68,14 +96,14 @@ def build_neurons(studio: Studio, controls: Controls, prompt: gr.Textbox, tab: g
 
     arguments = {
         "fn": show,
-        "inputs": [tab, layer, neuron, prompt, *controls.all],
+        "inputs": [tab, layer, neuron, prompt, key, *controls.all],
         "outputs": [bars, overlap, mosaic, heading, details],
         "show_progress": "hidden",
-        "trigger_mode": "always_last",
         "concurrency_limit": 4,
         "concurrency_id": "neurons",
     }
-    gr.on([layer.change, neuron.change, *controls.changes(TRIGGERS)], **arguments)
+    moves = [layer.input, neuron.input, *controls.moves(TRIGGERS)]
+    gr.on(moves, **arguments, trigger_mode="always_last")
 
     def click_bar(event: gr.EventData) -> Any:
         return _clicked(event, "x")
@@ -83,15 +111,16 @@ def build_neurons(studio: Studio, controls: Controls, prompt: gr.Textbox, tab: g
     def click_tile(event: gr.EventData) -> Any:
         return _clicked(event, "key")
 
-    bars.select(click_bar, None, layer, show_progress="hidden")
-    mosaic.select(click_tile, None, neuron, show_progress="hidden")
-    return arguments
+    bars.select(click_bar, None, layer, show_progress="hidden").then(**arguments)
+    mosaic.select(click_tile, None, neuron, show_progress="hidden").then(**arguments)
+    return NeuronsTab(arguments, layer, neuron)
 
 
 def views(studio: Studio, recipe: Recipe, layer: Any, neuron: Any) -> list[Any]:
     """All that the tab shows: three figures, a heading, a neuron's table."""
     at = _within("The layer", layer, 1, studio.num_layers) - 1
-    index = _within("The neuron", neuron, 0, studio.lm.num_neurons - 1)
+    width = studio.atlas.widths[at]
+    index = _within("The neuron", neuron, 0, width - 1)
     selection = studio.selection(recipe)
     counts = selection.counts()
     bridge = recipe.layers or (at, at + 1)
@@ -105,11 +134,39 @@ def views(studio: Studio, recipe: Recipe, layer: Any, neuron: Any) -> list[Any]:
             "Overlap between languages",
         ),
         figure_value(
-            layer_mosaic(selection.category[at], index), f"Neurons of layer {at + 1}: {shared}"
+            _mosaic(selection.category[at, :width], index),
+            f"Neurons of layer {at + 1}: {shared}",
         ),
-        title(f"Layer {at + 1}, neuron by neuron", f"{shared}; click one"),
+        title(f"Layer {at + 1}, neuron by neuron", f"{shared}; {_window(width, index)}"),
         _details(studio, recipe, at, index),
     ]
+
+
+def _mosaic(category: Tensor, index: int) -> go.Figure:
+    """A layer's neurons as tiles; of a very wide layer, those about the chosen one."""
+    first = index // MOST_TILES * MOST_TILES
+    figure = layer_mosaic(category[first : first + MOST_TILES], index - first)
+    tiles = figure.data[0]
+    tiles.customdata = [[first + number for number in row] for row in tiles.customdata]
+    return figure
+
+
+def _window(width: int, index: int) -> str:
+    """Which neurons the tiles are."""
+    if width <= MOST_TILES:
+        return "click one"
+    first = index // MOST_TILES * MOST_TILES
+    return f"here {first} to {min(first + MOST_TILES, width) - 1}; click one, or type a number"
+
+
+def _whose(studio: Studio, layer: int, neuron: int) -> str:
+    """Which expert a neuron is in; empty where a layer has none."""
+    for mlp in studio.lm.mlps:
+        if mlp.layer == layer and mlp.start <= neuron < mlp.start + mlp.neurons:
+            if isinstance(mlp, Experts):
+                return f", of expert {(neuron - mlp.start) // mlp.per_expert}"
+            return ", of what all tokens pass" if mlp.start else ""
+    return ""
 
 
 def _details(studio: Studio, recipe: Recipe, layer: int, neuron: int) -> str:
@@ -135,7 +192,8 @@ def _details(studio: Studio, recipe: Recipe, layer: int, neuron: int) -> str:
                 active,
             )
         )
-    heading = title(f"Layer {layer + 1}, neuron {neuron}: {category}", "the line is τ")
+    whose = _whose(studio, layer, neuron)
+    heading = title(f"Layer {layer + 1}, neuron {neuron}{whose}: {category}", "the line is τ")
     return heading + table(("", "fires on", "mean", ""), rows)
 
 

@@ -18,10 +18,19 @@ PROFILES = Path(__file__).resolve().parents[2] / "spaces_config"
 
 @dataclass(frozen=True)
 class Profile:
-    """`threads` 0 measures which number is quickest. `map_sentences` are per language."""
+    """`threads` 0 measures which number is quickest. `map_sentences` are per language.
+
+    `models` are the patterns of the models that visitors may open, as `check_allowed` reads them.
+    `uploads`: megabytes of a visitor's own text, 0 for none. `shelf`, `shelf_gb`: how many models
+    besides the first stay open, and how much memory all of them may take together.
+    """
 
     model: str = "village"
     corpus: str = "village"
+    models: tuple[str, ...] = ("*", "local")
+    uploads: int = 20
+    shelf: int = 4
+    shelf_gb: int = 16
     host: str = "127.0.0.1"
     port: int = 7860
     threads: int = 0
@@ -32,13 +41,16 @@ class Profile:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value, wanted = getattr(self, field.name), type(field.default)
-            if type(value) is not wanted:
+            right = type(value) is wanted
+            if right and isinstance(value, tuple):
+                right = all(isinstance(entry, str) for entry in value)
+            if not right:
                 raise ClasError(f"{field.name} in the profile must be {_NAMES[wanted]}.")
             if isinstance(value, int) and value < 0:
                 raise ClasError(f"{field.name} in the profile must not be negative.")
 
 
-_NAMES = {str: "text", int: "a whole number"}
+_NAMES = {str: "text", int: "a whole number", tuple: "a list of texts"}
 
 
 def default_profile() -> str:
@@ -62,4 +74,5 @@ def read_profile(name: str) -> Profile:
             f"The profile {path.name} names {', '.join(unknown)}; a profile has "
             f"{', '.join(sorted(known))}."
         )
-    return Profile(**values)
+    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return Profile(**{**values, **lists})

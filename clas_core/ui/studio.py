@@ -1,7 +1,7 @@
-"""What stands behind the page: the model, its atlas, and what is worth keeping between calls.
+"""What stands behind the page: a model, its atlas, and what is worth keeping between calls.
 
 Pure Python; the tabs only pass values in and put results on the page. One `Studio` serves all
-visitors: nothing of a visitor is stored in it but what a recipe determines.
+visitors of a model: nothing of a visitor is stored in it but what a recipe determines.
 """
 
 from __future__ import annotations
@@ -17,20 +17,25 @@ from typing import Any
 import torch
 
 from ..atlas import Atlas
+from ..atlases import measure_cached
 from ..corpus import ParallelCorpus
 from ..effects import compare
-from ..errors import ClasError
 from ..generation import generate
+from ..languages import get_language
 from ..loading import load
 from ..methods import bridge_layers
 from ..models import LanguageModel
 from ..neurons import SHARED, SPECIFIC, Selection, select
 from ..paths import ASSETS
 from ..plan import SteeringPlan
+from ..prompts import Rendered, is_chat_model, render
+from ..published import PublishedNeurons, recategorize
 from ..recipe import Recipe
 from ..village.calibrate import verdict
 from . import inputs
-from .examples import CODES, examples
+from .choice import Choice, parse_model
+from .examples import examples_of
+from .gate import Gate
 from .mapper import Mapper
 from .profile import Profile
 from .threads import quickest_threads
@@ -41,53 +46,62 @@ FRAME = 1 / 15  # seconds between two updates of a streaming text
 
 
 class Studio:
-    """The page's model and everything computed from it."""
+    """A model, its text and everything computed from them.
+
+    `gate` is the same for all studios of a machine. `neurons` are used in place of the measured
+    language-specific ones.
+    """
 
     def __init__(
         self,
         lm: LanguageModel,
-        corpus: ParallelCorpus,
+        choice: Choice,
         atlas: Atlas,
         *,
         profile: Profile | None = None,
-        examples: Callable[[str], Sequence[str]] = examples,
+        gate: Gate | None = None,
+        neurons: PublishedNeurons | None = None,
+        mapper: Mapper | None = None,
+        map_sentences: int | None = None,
+        examples: Callable[[str], Sequence[str]] | None = None,
         first_screen: Mapping[str, Any] | None = None,
         calibration: Mapping[str, Any] | None = None,
     ):
-        self.lm, self.corpus, self.atlas = lm, corpus, atlas
+        self.lm, self.choice, self.atlas = lm, choice, atlas
+        self.corpus, self.key = choice.corpus, choice.key
         self.profile = profile or Profile()
-        self.examples = examples
+        self.gate = gate or Gate()
+        self.examples = examples or examples_of(choice)
         self.first_screen = first_screen
         measured = calibration or {}
         self.collapse: float | None = measured.get("collapse")
         self.opening = measured.get("opening", {})  # replaces the general defaults
         self.verdict = verdict(measured) if measured else ""
-        self.example_codes = [code for code in atlas.languages if code in CODES]
+        self.example_codes = [code for code in atlas.languages if self.examples(code)]
         self.fallback = "sw" if "sw" in atlas.languages else atlas.languages[-1]
         # The queue's limits can be passed by with plain requests; this can't.
         self.lock = threading.Lock()
-        self.mapper = Mapper(lm, corpus.subset(n=self.profile.map_sentences), self.lock)
-        self._select = lru_cache(maxsize=64)(lambda tau, m: select(atlas, tau, m))
+        shown = self.corpus.subset(n=map_sentences or self.profile.map_sentences)
+        self.mapper = mapper or Mapper(lm, shown, self.gate)
+        self.neurons = neurons
+        self._select = lru_cache(maxsize=64)(self._selected)
         self._build = lru_cache(maxsize=128)(self._compile)
-        self._stops: dict[str, threading.Event] = {}
 
     @classmethod
     def open(cls, profile: Profile) -> Studio:
         """Load what the profile names; the embedded model's measured atlas comes with it."""
-        lm = load(profile.model)
-        corpus = ParallelCorpus.bundled(profile.corpus)
-        path = VILLAGE / "atlas.safetensors"
-        if profile.model == profile.corpus == "village" and path.is_file():
-            atlas = Atlas.load(path)
-        else:
-            atlas = Atlas.measure(lm, corpus)
+        model, revision = parse_model(profile.model)
+        lm = load(model, revision=revision)
         torch.set_num_threads(profile.threads or quickest_threads(lm))
-        if profile.model != "village":
-            return cls(lm, corpus, atlas, profile=profile)
+        corpus = ParallelCorpus.bundled(profile.corpus)
+        choice = Choice(model, revision, profile.corpus, corpus)
+        path = VILLAGE / "atlas.safetensors"
+        if not (model == profile.corpus == "village" and path.is_file()):
+            return cls(lm, choice, measure_cached(lm, corpus), profile=profile)
         return cls(
             lm,
-            corpus,
-            atlas,
+            choice,
+            Atlas.load(path),
             profile=profile,
             first_screen=_json(VILLAGE / "first_screen.json"),
             calibration=_json(VILLAGE / "calibration.json"),
@@ -108,33 +122,56 @@ class Studio:
     def num_layers(self) -> int:
         return self.lm.num_layers
 
+    @property
+    def has_template(self) -> bool:
+        return bool(getattr(self.lm.tokenizer, "chat_template", None))
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the model's weights; the rest is small beside them."""
+        return sum(p.numel() * p.element_size() for p in self.lm.model.parameters())
+
     def defaults(self) -> dict[str, Any]:
-        return inputs.defaults(self.num_layers, len(self.codes), self.opening)
+        start = inputs.defaults(self.num_layers, len(self.codes), self.opening)
+        return {**start, "chat": is_chat_model(self.lm), "system": ""}
 
     def recipe(self, values: Mapping[str, Any]) -> Recipe:
         """The controls' values, checked. Raises ClasError with one sentence."""
         return inputs.make_recipe(
             values,
-            model=self.profile.model,
-            corpus=self.profile.corpus,
+            model=self.choice.model,
+            revision=self.choice.revision or self.lm.revision,
+            corpus=self.choice.name,
+            chats=is_chat_model(self.lm),
             codes=self.codes,
             num_layers=self.num_layers,
             max_new_tokens=self.profile.max_new_tokens,
             fallback=self.fallback,
         )
 
-    def values_of(self, query: str) -> dict[str, Any]:
-        """The controls' values (and the prompt) that a shared link asks for."""
-        recipe = Recipe.from_query(query)
-        if recipe.model != self.profile.model:
-            raise ClasError(
-                f"This link is for the model {recipe.model!r}; this page has "
-                f"{self.profile.model!r}."
-            )
-        values = inputs.from_recipe(recipe, self.num_layers, len(self.codes))
+    def is_of(self, recipe: Recipe) -> bool:
+        """Whether a recipe is for this model and text."""
+        return (
+            recipe.model == self.choice.model
+            and recipe.revision in (None, self.choice.revision, self.lm.revision)
+            and recipe.corpus == self.choice.name
+            and self.choice.whole
+            and not self.choice.published
+        )
+
+    def values_of(self, recipe: Recipe) -> dict[str, Any]:
+        """The controls' values (and the prompt) that ask for `recipe`."""
+        values = inputs.from_recipe(
+            recipe, self.num_layers, len(self.codes), is_chat_model(self.lm)
+        )
         values["prompt"] = recipe.prompt
         self.recipe(values)  # refuses what this model can't do
         return values
+
+    def render(self, recipe: Recipe) -> Rendered:
+        """The prompt as the model reads it."""
+        prompt = inputs.clean_prompt(recipe.prompt)
+        return render(self.lm, prompt, chat=recipe.chat, system=recipe.system)
 
     def language(self, wanted: Any, prompt: Any) -> tuple[str, str]:
         """The target language and a sentence on where it comes from."""
@@ -145,12 +182,20 @@ class Studio:
 
     def plan(self, recipe: Recipe, control: bool = False) -> SteeringPlan:
         """The recipe's plan; the same object for the same steering, so that caches below hold."""
-        return self._build(steering_only(recipe), control, recipe.seed if control else 0)
+        key = steering_only(recipe, self.fallback)
+        return self._build(key, control, recipe.seed if control else 0)
 
     def _compile(self, recipe: Recipe, control: bool, seed: int) -> SteeringPlan:
         recipe = dataclasses.replace(recipe, seed=seed)
         method = control_of(recipe) if control else recipe.steering
-        return method.plan(self.atlas, self.selection(recipe), recipe.target)
+        selection: Any = self.selection(recipe)
+        if self.neurons is not None and recipe.method != "CLAS":
+            selection = _Owned(self.neurons, selection.category)
+        return method.plan(self.atlas, selection, recipe.target)
+
+    def _selected(self, tau: float, shared_from: int | None) -> Selection:
+        measured = select(self.atlas, tau, shared_from)
+        return measured if self.neurons is None else recategorize(measured, self.neurons)
 
     def summary(self, recipe: Recipe) -> str:
         """One line: what these settings reach."""
@@ -158,7 +203,8 @@ class Studio:
         where = f"layer {end}" if end - first == 1 else f"layers {first + 1} to {end}"
         if recipe.method != "CLAS":
             name, what = inputs.METHODS[recipe.method]
-            return f"{name}: in {where}, {what}."
+            source = get_language(inputs.anchor(self.codes)).name
+            return f"{name}: in {where}, {what.format(source=source)}."
         counts = self.selection(recipe).counts()[first:end].sum(0).tolist()
         factors = (1 + recipe.alpha * (m - 1) for m in (recipe.beta, recipe.gamma))
         boost, damp = (f"{factor:.2f}".replace("-", "−") for factor in factors)
@@ -168,15 +214,17 @@ class Studio:
             f"{counts[SPECIFIC]} language-specific{whose} × {damp}."
         )
 
-    def steer(self, recipe: Recipe, control: bool, visitor: str) -> Iterator[View]:
+    def steer(self, recipe: Recipe, control: bool, stop: threading.Event) -> Iterator[View]:
         """Generate all panes together; yields what the result panel shows, 15 times a second.
 
-        Ends early after `stop(visitor)`; the last view has the effects on what was written.
+        Ends early once `stop` is set, the last view then having the effects on what was written;
+        set before the start, nothing is generated or shown.
         """
-        prompt = inputs.clean_prompt(recipe.prompt)
+        prompt = self.render(recipe)
         plans = [None, self.plan(recipe), *([self.plan(recipe, True)] if control else [])]
-        stop = self._stops[visitor] = threading.Event()
-        try:
+        if stop.is_set():
+            return
+        with self.gate.answering():
             steps = generate(
                 self.lm,
                 prompt,
@@ -198,32 +246,34 @@ class Studio:
                     shown = time.monotonic()
                     yield steer_view(recipe, step, rows=len(plans), state="running")
             stopped = stop.is_set()
-        finally:
-            if self._stops.get(visitor) is stop:
-                del self._stops[visitor]
-        effects = []
-        if last is not None:
-            ids = last.token_ids
-            for row in range(1, len(plans)):
+            effects = []
+            written = last.token_ids if last else ()
+            for plan, ids in zip(plans[1:], written[1:]):
                 with self.lock:
-                    found = compare(self.lm, prompt, ids[0], ids[row], plans[row], codes=self.codes)
+                    found = compare(self.lm, prompt, written[0], ids, plan, codes=self.codes)
                 effects.append(found)
         state = "stopped" if stopped else "done"
         yield steer_view(recipe, last, rows=len(plans), state=state, effects=effects)
 
-    def stop(self, visitor: str) -> None:
-        """End the visitor's generation at the next token."""
-        if (event := self._stops.get(visitor)) is not None:
-            event.set()
+
+class _Owned:
+    """Published neurons as methods take them: each language's own, and which ones are alive."""
+
+    def __init__(self, neurons: PublishedNeurons, category: torch.Tensor) -> None:
+        self.languages, self.neurons_of = neurons.languages, neurons.neurons_of
+        self.category = category
 
 
-def steering_only(recipe: Recipe) -> Recipe:
-    """The recipe without what has no part in its plan, so that equal plans have equal keys."""
+def steering_only(recipe: Recipe, target: str) -> Recipe:
+    """The recipe without what has no part in its plan, so that equal plans have equal keys.
+
+    `target` stands in where the recipe's own plays no part.
+    """
     plain = Recipe()
-    target = recipe.target
-    if recipe.method == "CLAS" and recipe.specific == "any":
-        target = plain.target  # the target plays no part
-    kept = {name: getattr(plain, name) for name in ("prompt", "temperature", "max_new_tokens")}
+    if recipe.method != "CLAS" or recipe.specific != "any":
+        target = recipe.target
+    unread = ("prompt", "chat", "system", "temperature", "max_new_tokens")
+    kept = {name: getattr(plain, name) for name in unread}
     return dataclasses.replace(recipe, seed=plain.seed, target=target, **kept)
 
 

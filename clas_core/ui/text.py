@@ -11,14 +11,15 @@ import gradio as gr
 from ..languages import get_language
 
 
-def about(text: str, opened: bool = False) -> gr.HTML:
+def about(text: str) -> gr.HTML:
     """The *What am I looking at?* of a tab; a blank line in `text` parts paragraphs."""
-    state = " open" if opened else ""
+    return markup(about_markup(text))
+
+
+def about_markup(text: str) -> str:
     parts = (" ".join(part.split()) for part in text.split("\n\n"))
     body = "".join(f"<p>{escape(part)}</p>" for part in parts if part)
-    return markup(
-        f'<details class="about"{state}><summary>What am I looking at?</summary>{body}</details>'
-    )
+    return f'<details class="about"><summary>What am I looking at?</summary>{body}</details>'
 
 
 def markup(value: str = "", **options: Any) -> gr.HTML:

@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from chats import CHATML, chat_lm
 from playwright.sync_api import Browser, Page
+from tiny import tiny_qwen2_model
 from tiny_studio import tiny_studio
 
+from clas_core.ui import shelf as shelf_module
 from clas_core.ui import studio as studio_module
 from clas_core.ui.page import build, launch_options
 from clas_core.ui.studio import Studio
@@ -37,7 +40,19 @@ def studio() -> Studio:
 
 
 @pytest.fixture(scope="session")
-def url(studio: Studio) -> Iterator[str]:
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The directory of a tiny Qwen2 with a chat template; 4 layers, unlike the studio's 3."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-chat"
+    lm = chat_lm(CHATML)
+    tiny_qwen2_model(num_hidden_layers=4).save_pretrained(folder)
+    lm.model.generation_config.save_pretrained(folder)
+    lm.tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def url(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    os.environ["CLAS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -75,6 +90,21 @@ def open_page(browser: Browser, url: str) -> Iterator[Callable[..., Page]]:
     for context in contexts:
         context.close()
     assert problems == []
+
+
+@pytest.fixture
+def slow_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every batch takes half a second more."""
+    quick = shelf_module.measure_cached
+
+    def slow(lm: Any, corpus: Any, *, progress: Callable[[int, int], None]) -> Any:
+        def slowly(done: int, total: int) -> None:
+            time.sleep(0.5)
+            progress(done, total)
+
+        return quick(lm, corpus, progress=slowly)
+
+    monkeypatch.setattr(shelf_module, "measure_cached", slow)
 
 
 @pytest.fixture

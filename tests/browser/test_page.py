@@ -171,10 +171,12 @@ def test_arabic_is_set_from_right_to_left(open_page):
         expect(row).to_have_attribute("dir", "rtl")
 
 
-@pytest.mark.parametrize("tab", ["Steer", "Map", "Neurons"])
+@pytest.mark.parametrize("tab", ["Steer", "Map", "Neurons", "Model"])
 @pytest.mark.parametrize("width", [390, 768, 1440])
 def test_no_horizontal_scroll(open_page, tab, width):
     page = open_page(width=width, height=844)
+    if width == 390:
+        page.locator(".fold").click()
     page.locator("#switch label", has_text="Lab").click()
     page.get_by_role("tab", name=tab).click()
     page.wait_for_timeout(1500)
@@ -186,6 +188,11 @@ def test_panes_are_stacked_on_a_phone(open_page):
     boxes = [pane.bounding_box() for pane in page.locator(".pane").all()]
     assert boxes[1]["y"] >= boxes[0]["y"] + boxes[0]["height"]
     assert boxes[0]["width"] > 300
+    assert boxes[0]["y"] < 844  # in sight, without a scroll
+    expect(page.locator("#language")).to_be_hidden()
+    page.locator(".fold").click()
+    expect(page.locator("#language")).to_be_visible()
+    expect(page.locator(".fold")).to_have_attribute("aria-expanded", "true")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

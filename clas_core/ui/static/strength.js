@@ -1,8 +1,8 @@
-// A range input with labelled marks; gr.HTML gives element, props and watch.
+// A range input with labelled marks; gr.HTML gives element, props, trigger and watch.
 const range = element.querySelector("input[type=range]");
 const output = element.querySelector("output");
 const scale = element.querySelector(".strength-scale");
-const { low, high, step, marks } = props;
+const { low, high, step } = props;
 range.min = low;
 range.max = high;
 range.step = step;
@@ -10,15 +10,19 @@ range.step = step;
 const share = (value) => (value - low) / (high - low);
 const place = (value) => `calc(var(--thumb) / 2 + ${share(value)} * (100% - var(--thumb)))`;
 
-for (const mark of marks) {
-  const item = document.createElement("button");
-  item.type = "button";
-  item.className = `strength-mark ${mark.kind}`;
-  item.style.left = place(mark.value);
-  item.textContent = mark.label;
-  item.title = `${mark.title} (${mark.value})`;
-  item.addEventListener("click", () => send(mark.value));
-  scale.append(item);
+function drawMarks() {
+  scale.replaceChildren(
+    ...props.marks.map((mark) => {
+      const item = document.createElement("button");
+      item.type = "button";
+      item.className = `strength-mark ${mark.kind}`;
+      item.style.left = place(mark.value);
+      item.textContent = mark.label;
+      item.title = `${mark.title} (${mark.value})`;
+      item.addEventListener("click", () => send(mark.value));
+      return item;
+    }),
+  );
 }
 
 function show(value) {
@@ -36,9 +40,13 @@ function show(value) {
 function send(value) {
   show(value);
   const number = Number(range.value);
-  if (number !== props.value) props.value = number;
+  if (number === props.value) return;
+  props.value = number;
+  trigger("input");
 }
 
 range.addEventListener("input", () => send(range.value));
 watch("value", () => show(props.value));
+watch("marks", drawMarks);
+drawMarks();
 show(props.value);

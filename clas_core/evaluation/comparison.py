@@ -1,0 +1,170 @@
+"""What steering gained, language by language, and what that number is worth.
+
+Every difference is taken item by item on the same items. For each row, task and metric the p
+values of the languages are corrected by Holm's method. The anchor's column (English) stands apart:
+it asks another question, whether the anchor kept its score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from statistics import fmean
+from typing import Any
+
+from .engine import ANCHOR
+from .items import LOWER_IS_BETTER, Scores
+from .results import Results
+from .rows import CONTROL, UNSTEERED
+from .statistics import (
+    Interval,
+    holm,
+    mcnemar,
+    minimum_detectable_effect,
+    paired_bootstrap,
+    sign_flip,
+)
+
+MEAN = "mean"  # stands for all languages but the anchor
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A row against the unsteered model, on one task, metric and language (or `MEAN`).
+
+    before, after: mean scores. gain: their paired difference, after minus before, with its
+    bootstrap interval. p: two-sided, by McNemar's exact test where each item is right or wrong and
+    stands alone, else by flipping signs; p_holm: corrected over the languages, p itself for the
+    anchor and the mean. detectable: the smallest gain that so many items would have shown.
+    """
+
+    row: str
+    task: str
+    metric: str
+    language: str
+    before: float
+    after: float
+    gain: Interval
+    p: float
+    p_holm: float
+    detectable: float
+    items: int
+
+    @property
+    def better(self) -> float:
+        """The gain, with the sign that makes more of it the better."""
+        return -self.gain.estimate if self.metric in LOWER_IS_BETTER else self.gain.estimate
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All rows against the unsteered one.
+
+    control_wins: (row, task, metric) to the share of languages and random controls, the anchor
+    left out, in which the control gained more; equal gains count half. Empty without controls.
+    """
+
+    differences: tuple[Difference, ...]
+    control_wins: Mapping[tuple[str, str, str], float]
+    about: Mapping[str, Any]
+    anchor: str = ANCHOR
+
+    def get(self, row: str, task: str, metric: str, language: str) -> Difference | None:
+        return self._index.get((row, task, metric, language))
+
+    @cached_property
+    def _index(self) -> dict[tuple[str, str, str, str], Difference]:
+        return {(d.row, d.task, d.metric, d.language): d for d in self.differences}
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(d.row for d in self.differences))
+
+    @property
+    def measures(self) -> tuple[tuple[str, str], ...]:
+        return tuple(dict.fromkeys((d.task, d.metric) for d in self.differences))
+
+    def languages(self, task: str) -> tuple[str, ...]:
+        """The task's languages, the anchor last but for `MEAN`."""
+        found = dict.fromkeys(d.language for d in self.differences if d.task == task)
+        special = {self.anchor: 1, MEAN: 2}
+        return tuple(sorted(found, key=lambda code: special.get(code, 0)))
+
+
+def compare(results: Results[Any], anchor: str = ANCHOR, seed: int = 0) -> Comparison:
+    """Every row of `results` against its unsteered one; `seed` is the bootstrap's."""
+    found = [
+        difference
+        for task, metric in results.measures
+        for row in results.rows
+        if row != UNSTEERED
+        for difference in _compare_row(results, row, task, metric, anchor, seed)
+    ]
+    about = {**results.about, "seed": seed}
+    return Comparison(tuple(found), _control_wins(found, anchor), about, anchor)
+
+
+def _compare_row(
+    results: Results[Any], row: str, task: str, metric: str, anchor: str, seed: int
+) -> list[Difference]:
+    pairs = {
+        language: (before, after)
+        for language in results.languages(task)
+        if (before := results.get(UNSTEERED, task, metric, language)) is not None
+        and (after := results.get(row, task, metric, language)) is not None
+    }
+    steered = [language for language in pairs if language != anchor]
+    own = {code: _difference(row, code, [pair], seed) for code, pair in pairs.items()}
+    for code, corrected in zip(steered, holm([own[code].p for code in steered])):
+        own[code] = replace(own[code], p_holm=float(corrected))
+    found = list(own.values())
+    if len(steered) > 1:
+        found.append(_difference(row, MEAN, [pairs[code] for code in steered], seed))
+    return found
+
+
+def _difference(
+    row: str, language: str, pairs: Sequence[tuple[Scores[Any], Scores[Any]]], seed: int
+) -> Difference:
+    """Of one language, or of several taken together: translations are then one group."""
+    changes = [change for before, after in pairs for change in after.minus(before)]
+    groups = [group for before, _ in pairs for group in before.groups]
+    befores = [value for before, _ in pairs for value in before.values]
+    afters = [value for _, after in pairs for value in after.values]
+    alone = len(set(groups)) == len(groups)
+    if alone and set(befores) | set(afters) <= {0.0, 1.0}:
+        p = mcnemar(befores, afters)
+    else:
+        p = sign_flip(changes, groups=groups, seed=seed)
+    scores = pairs[0][0]
+    return Difference(
+        row=row,
+        task=scores.task,
+        metric=scores.metric,
+        language=language,
+        before=fmean(befores),
+        after=fmean(afters),
+        gain=paired_bootstrap(changes, groups=groups, seed=seed),
+        p=p,
+        p_holm=p,
+        detectable=minimum_detectable_effect(changes, groups=groups),
+        items=len(changes),
+    )
+
+
+def _control_wins(
+    differences: Sequence[Difference], anchor: str
+) -> dict[tuple[str, str, str], float]:
+    controls: dict[tuple[str, str, str], list[float]] = {}
+    for d in differences:
+        if d.row.startswith(CONTROL):
+            controls.setdefault((d.task, d.metric, d.language), []).append(d.better)
+    wins: dict[tuple[str, str, str], list[float]] = {}
+    for d in differences:
+        if d.row.startswith(CONTROL) or d.language in (anchor, MEAN):
+            continue
+        for control in controls.get((d.task, d.metric, d.language), ()):
+            won = 0.5 if control == d.better else float(control > d.better)
+            wins.setdefault((d.row, d.task, d.metric), []).append(won)
+    return {key: fmean(shares) for key, shares in wins.items()}

@@ -1,0 +1,203 @@
+"""The figures of a measurement: data in, Plotly figure out, no model inside.
+
+Colours of text, grid and background are left to the page, so that dark mode can set them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from plotly import graph_objects as go
+
+from ..languages import OKABE_ITO, get_language
+from ..methods import bridge_layers
+from .comparison import Comparison, Difference
+from .finding import Finding
+from .items import LOWER_IS_BETTER
+from .rows import CONTROL
+from .statistics import Interval
+from .sweep import Sweep, Tried
+
+_NOT_SHARES = frozenset({"bits_per_byte", "log_p"})
+_MARGIN = {"l": 8, "r": 8, "t": 8, "b": 8}
+_GREY = "#A7A7A7"
+
+
+def gains_figure(comparison: Comparison, task: str, metric: str) -> go.Figure:
+    """Each row's gain in each language, with its interval; random controls in grey."""
+    figure = _blank()
+    codes = comparison.languages(task)
+    names = [_language_name(code) for code in codes]
+    colours = iter(OKABE_ITO * len(comparison.rows))
+    for row in comparison.rows:
+        control = row.startswith(CONTROL)
+        cells = [comparison.get(row, task, metric, code) for code in codes]
+        shown = [(name, cell) for name, cell in zip(names, cells) if cell is not None]
+        if not shown:
+            continue
+        gains = [cell.gain for _, cell in shown]
+        figure.add_scatter(
+            x=[name for name, _ in shown],
+            y=[scaled(gain.estimate, metric) for gain in gains],
+            error_y=_error(gains, metric),
+            name=row,
+            mode="markers",
+            marker={"size": 6 if control else 9, "color": _GREY if control else next(colours)},
+            text=[describe(cell) for _, cell in shown],
+            hovertemplate="%{text}<extra>%{fullData.name}, %{x}</extra>",
+        )
+    figure.add_hline(y=0, line={"width": 1, "color": _GREY})
+    figure.update_layout(
+        scattermode="group", legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"}
+    )
+    figure.update_yaxes(title=f"gain in {metric}{_unit(metric)}", automargin=True)
+    figure.update_xaxes(categoryorder="array", categoryarray=names, automargin=True)
+    return figure
+
+
+def sweep_heatmap(sweep: Sweep, num_layers: int) -> go.Figure:
+    """Gain by strength and layers, all else as in the suggested setting; settings not tried are
+    blank."""
+    centre = sweep.tried[sweep.suggested].recipe
+    others = ("method", "beta", "gamma", "lam", "tau", "shared_from", "specific")
+    shown = [
+        one
+        for one in sweep.tried
+        if all(getattr(one.recipe, name) == getattr(centre, name) for name in others)
+    ]
+    strengths = sorted({one.recipe.alpha for one in shown})
+    layers = sorted({_layers(one, num_layers) for one in shown})
+    found = {(_layers(one, num_layers), one.recipe.alpha): one for one in shown}
+    cells = [[found.get((where, alpha)) for alpha in strengths] for where in layers]
+    most = max(abs(one.gain.estimate) for one in shown) or 1.0
+    figure = _blank()
+    figure.add_heatmap(
+        x=[f"{alpha:g}" for alpha in strengths],
+        y=[f"{first + 1} to {end}" for first, end in layers],
+        z=[[None if one is None else one.gain.estimate for one in row] for row in cells],
+        text=[["" if one is None else _interval(one.gain) for one in row] for row in cells],
+        texttemplate="%{text}",
+        hovertemplate="strength %{x}, layers %{y}: %{text}<extra></extra>",
+        colorscale="RdBu",
+        zmid=0,
+        zmin=-most,
+        zmax=most,
+        xgap=2,
+        ygap=2,
+        colorbar={"thickness": 10, "outlinewidth": 0, "title": "gain"},
+    )
+    for number, colour in ((sweep.best, _GREY), (sweep.suggested, "#E69F00")):
+        one = sweep.tried[number]
+        if one in shown:
+            column = strengths.index(one.recipe.alpha)
+            line = layers.index(_layers(one, num_layers))
+            figure.add_shape(
+                type="rect",
+                x0=column - 0.5,
+                x1=column + 0.5,
+                y0=line - 0.5,
+                y1=line + 0.5,
+                line={"width": 3, "color": colour},
+            )
+    figure.update_xaxes(title="strength alpha", type="category", showgrid=False, automargin=True)
+    figure.update_yaxes(title="layers", type="category", showgrid=False, automargin=True)
+    return figure
+
+
+def finding_figure(finding: Finding) -> go.Figure:
+    """Change of separation against gain, a point a language and setting."""
+    gains = [scaled(point.gain, finding.metric) for point in finding.points]
+    title = f"gain in {finding.metric}{_unit(finding.metric)}"
+    return _shifts_figure(finding, gains, title, finding.gain)
+
+
+def retrieval_figure(finding: Finding) -> go.Figure:
+    """Change of separation against change of retrieval: apart with its meaning, or without?"""
+    changes = [100 * point.retrieval for point in finding.points]
+    title = "change of retrieval (points)"
+    return _shifts_figure(finding, changes, title, finding.retrieval)
+
+
+def describe(cell: Difference) -> str:
+    """A difference in one line."""
+    gain = cell.gain
+    low, high = (scaled(value, cell.metric) for value in (gain.low, gain.high))
+    return (
+        f"{scaled(cell.before, cell.metric):.2f} to {scaled(cell.after, cell.metric):.2f}: "
+        f"{scaled(gain.estimate, cell.metric):+.2f} [{low:+.2f}, {high:+.2f}], "
+        f"p {cell.p_holm:.3f}, {cell.items} items"
+    )
+
+
+def _shifts_figure(
+    finding: Finding, heights: Sequence[float], title: str, rho: Interval
+) -> go.Figure:
+    figure = _blank()
+    for code in dict.fromkeys(point.language for point in finding.points):
+        language = get_language(code)
+        mine = [(p, y) for p, y in zip(finding.points, heights) if p.language == code]
+        figure.add_scatter(
+            x=[point.separation for point, _ in mine],
+            y=[height for _, height in mine],
+            name=language.name,
+            mode="markers+text",
+            text=[code] * len(mine),
+            textposition="top center",
+            customdata=[point.row for point, _ in mine],
+            hovertemplate="%{customdata}: %{x:+.4f}, %{y:+.2f}<extra>%{fullData.name}</extra>",
+            marker={"size": 8, "color": language.colour, "symbol": language.symbol},
+        )
+    figure.add_hline(y=0, line={"width": 1, "color": _GREY})
+    figure.add_vline(x=0, line={"width": 1, "color": _GREY})
+    figure.add_annotation(
+        x=0,
+        y=1,
+        xref="paper",
+        yref="paper",
+        xanchor="left",
+        yanchor="bottom",
+        showarrow=False,
+        text=f"Spearman's rho {rho.estimate:+.2f} [{rho.low:+.2f}, {rho.high:+.2f}]",
+    )
+    figure.update_layout(showlegend=False, margin={**_MARGIN, "t": 28})
+    figure.update_xaxes(title="change of separation (silhouette)", automargin=True)
+    figure.update_yaxes(title=title, automargin=True)
+    return figure
+
+
+def _blank() -> go.Figure:
+    return go.Figure(layout={"template": "none", "margin": _MARGIN})
+
+
+def _layers(one: Tried, num_layers: int) -> tuple[int, int]:
+    return one.recipe.layers or bridge_layers(num_layers)
+
+
+def _interval(gain: Interval) -> str:
+    return f"{gain.estimate:+.3f}<br>[{gain.low:+.3f}, {gain.high:+.3f}]"
+
+
+def _error(gains: Sequence[Interval], metric: str) -> dict[str, object]:
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [scaled(gain.high - gain.estimate, metric) for gain in gains],
+        "arrayminus": [scaled(gain.estimate - gain.low, metric) for gain in gains],
+        "thickness": 1,
+        "width": 0,
+    }
+
+
+def scaled(value: float, metric: str) -> float:
+    """Shares in percent, all else as it is."""
+    return value if metric in _NOT_SHARES else 100 * value
+
+
+def _unit(metric: str) -> str:
+    if metric in LOWER_IS_BETTER:
+        return " (less is better)"
+    return "" if metric in _NOT_SHARES else " (points)"
+
+
+def _language_name(code: str) -> str:
+    return "mean" if code == "mean" else get_language(code).name

@@ -1,0 +1,31 @@
+"""Answers come first: measuring waits between two batches while somebody is waiting for one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Gate:
+    """One for all models of a machine, as they share its processor."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._answers = 0
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        with self._condition:
+            self._answers += 1
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._answers -= 1
+                self._condition.notify_all()
+
+    def give_way(self, longest: float = 5.0) -> None:
+        """Wait until no answer is under way, at most `longest` seconds: all work gets its turn."""
+        with self._condition:
+            self._condition.wait_for(lambda: not self._answers, timeout=longest)

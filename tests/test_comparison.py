@@ -1,0 +1,160 @@
+"""Comparisons against numbers worked out by hand."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from clas_core.evaluation.comparison import MEAN, compare
+from clas_core.evaluation.engine import Cell
+from clas_core.evaluation.figures import gains_figure
+from clas_core.evaluation.items import Scores, Test
+from clas_core.evaluation.report import to_html
+from clas_core.evaluation.results import Results
+from clas_core.evaluation.tables import to_csv, to_json, to_latex
+
+N = 40
+KEYS = tuple(f"item {k}" for k in range(N))
+ABOUT = {
+    "model": "a <model>",
+    "revision": "abc",
+    "weights": "0123",
+    "split": "test",
+    "rows": [{"name": "CLAS", "hash": "123456789abc"}],
+    "versions": {"torch": "2"},
+    "date": "2026-01-01",
+}
+
+
+def scores(values, language, metric="accuracy"):
+    return Scores("a task", language, Test, metric, KEYS, KEYS, tuple(map(float, values)))
+
+
+def right(count, shift=0):
+    """`count` of the items right, the first one at `shift`."""
+    return [float((k - shift) % N < count) for k in range(N)]
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    """Unsteered: half right. CLAS: 12 more in es and none lost, 1 more in hi, 2 lost in en."""
+    table = {
+        "unsteered": {"en": right(20), "es": right(20), "hi": right(20)},
+        "CLAS": {"en": right(18), "es": right(32), "hi": right(21)},
+        "random 0": {"en": right(20), "es": right(20), "hi": right(22)},
+        "random 1": {"en": right(20), "es": right(33), "hi": right(21)},
+    }
+    cells = [
+        Cell(row, scores(values, language))
+        for row, columns in table.items()
+        for language, values in columns.items()
+    ]
+    for row, level in (("unsteered", 2.0), ("CLAS", 1.5)):
+        values = [level + 0.01 * (k % 3) for k in range(N)]
+        cells.append(Cell(row, scores(values, "es", "bits_per_byte")))
+    return compare(Results(tuple(cells), ABOUT))
+
+
+def test_gains_are_paired(comparison):
+    es = comparison.get("CLAS", "a task", "accuracy", "es")
+    assert (es.before, es.after, es.items) == (0.5, 0.8, N)
+    assert es.gain.estimate == pytest.approx(12 / 40)
+    assert 0.15 < es.gain.low < 0.3 < es.gain.high < 0.46
+    assert es.p == pytest.approx(2 * 0.5**12)  # 12 of 12 became right
+    assert es.p_holm == pytest.approx(2 * es.p)  # the smaller of two languages
+    hi = comparison.get("CLAS", "a task", "accuracy", "hi")
+    assert (hi.p, hi.p_holm) == (1.0, 1.0)
+    assert 0 < hi.detectable < 0.3
+
+
+def test_the_anchor_stands_apart(comparison):
+    en = comparison.get("CLAS", "a task", "accuracy", "en")
+    assert en.gain.estimate == pytest.approx(-0.05)
+    assert en.p_holm == en.p == 0.5
+    mean = comparison.get("CLAS", "a task", "accuracy", MEAN)
+    assert mean.gain.estimate == pytest.approx((0.3 + 0.025) / 2)
+    assert mean.items == 2 * N
+    assert comparison.languages("a task") == ("es", "hi", "en", MEAN)
+
+
+def test_translations_are_one_group(comparison):
+    """The mean's interval is that of each item's mean over the languages."""
+    mean = comparison.get("CLAS", "a task", "accuracy", MEAN)
+    es, hi = np.array(right(32)) - right(20), np.array(right(21)) - right(20)
+    error = ((es + hi) / 2).std(ddof=1) / np.sqrt(N)
+    width = (mean.gain.high - mean.gain.low) / (2 * stats.norm.ppf(0.975))
+    assert width == pytest.approx(error, rel=0.1)
+
+
+def test_how_often_controls_win(comparison):
+    """In es the first loses and the second wins; in hi the first wins and the second ties."""
+    assert comparison.control_wins["CLAS", "a task", "accuracy"] == pytest.approx(2.5 / 4)
+    assert ("CLAS", "a task", "bits_per_byte") not in comparison.control_wins
+
+
+def test_less_is_better_for_bits(comparison):
+    bits = comparison.get("CLAS", "a task", "bits_per_byte", "es")
+    assert bits.gain.estimate == pytest.approx(-0.5)
+    assert bits.better == pytest.approx(0.5)
+    assert bits.p < 0.001
+    assert comparison.get("CLAS", "a task", "bits_per_byte", MEAN) is None  # of one language
+
+
+def test_csv(comparison):
+    text = to_csv(comparison)
+    comments = [line for line in text.splitlines() if line.startswith("#")]
+    assert "# recipes: CLAS 123456789abc" in comments
+    body = io.StringIO("\n".join(text.splitlines()[len(comments) :]))
+    lines = list(csv.DictReader(body))
+    assert len(lines) == len(comparison.differences)
+    assert float(lines[1]["gain"]) == pytest.approx(0.3)
+    assert lines[1]["language"] == "es"
+
+
+def test_json(comparison):
+    data = json.loads(to_json(comparison))
+    assert data["about"] == {**ABOUT, "seed": 0}
+    assert data["differences"][1]["gain"] == pytest.approx(0.3)
+    assert data["control_wins"][0] == {
+        "row": "CLAS",
+        "task": "a task",
+        "metric": "accuracy",
+        "share": pytest.approx(0.625),
+    }
+
+
+def test_latex(comparison):
+    text = to_latex(comparison)
+    assert "% model: a <model> (revision abc, weights 0123)" in text
+    first = text.split("\\end{tabular}")[0].splitlines()
+    assert "a task, accuracy & es & hi & mean & en \\\\" in first
+    assert "CLAS & \\textbf{$+30.00$} & $+2.50$ & \\textbf{$+16.25$} & $-5.00$ \\\\" in first
+    assert text.count("\\begin{tabular}") == 2
+
+
+def test_the_report_stands_alone(comparison):
+    html = to_html(comparison)
+    assert "Does steering help a &lt;model&gt;?" in html
+    assert "<model>" not in html
+    assert "+30.00" in html
+    assert "How often a random control did better: CLAS 62 %" in html
+    page = html[html.index("</head>") :]
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "<script src" not in html
+    assert "<link" not in html
+
+
+def test_the_figure_shows_every_gain_in_points(comparison):
+    figure = gains_figure(comparison, "a task", "accuracy")
+    traces = {trace.name: trace for trace in figure.data}
+    assert list(traces) == ["CLAS", "random 0", "random 1"]
+    assert traces["CLAS"].x == ("Spanish", "Hindi", "English", "mean")
+    assert traces["CLAS"].y == pytest.approx((30.0, 2.5, -5.0, 16.25))
+    es = comparison.get("CLAS", "a task", "accuracy", "es").gain
+    assert traces["CLAS"].error_y.array[0] == pytest.approx(100 * (es.high - es.estimate))
+    assert traces["random 0"].marker.color == traces["random 1"].marker.color
+    assert gains_figure(comparison, "a task", "bits_per_byte").data[0].y == pytest.approx((-0.5,))
