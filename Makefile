@@ -41,6 +41,7 @@ browser:
 bench: $(VENV)/.test
 	$(BIN)/python -m clas_core.ui.bench
 	$(BIN)/python -m clas_core.bench
+	$(BIN)/python -m clas_core.evaluation.bench
 
 # The embedded model from its seeds: hours on two cores, minutes with a GPU; resumes when killed.
 model: $(VENV)/.app

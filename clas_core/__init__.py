@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .evaluation.registering import register_when_imported
+
 if TYPE_CHECKING:  # the same names, for editors and type checkers
     from .atlas import Atlas as Atlas
     from .atlases import list_cached as list_cached
@@ -98,6 +100,7 @@ _HOMES = {
     "recipe": "Recipe",
     "sources": "check_allowed",
 }
+register_when_imported()  # `--model clas` in lm-evaluation-harness
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = sorted(_HOME_OF)

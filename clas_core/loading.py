@@ -221,9 +221,10 @@ def _read_weights(
     whole = isinstance(place, torch.device)
     if not whole or packed is not None:  # quantised weights can't be moved later
         options["device_map"] = {"": place} if whole else place
-    # What has to be changed before it is offloaded, the weights of experts, is written here.
-    scratch = tempfile.TemporaryDirectory(prefix="clas-offload-")
-    options["offload_folder"] = scratch.name
+    if not whole:
+        # What must change before it is offloaded, the weights of experts, is written there.
+        scratch = tempfile.TemporaryDirectory(prefix="clas-offload-")
+        options["offload_folder"] = scratch.name
     with _refusing(source):
         read: Any = AutoModelForCausalLM.from_pretrained(
             source.path, config=config, output_loading_info=True, **options
@@ -234,7 +235,8 @@ def _read_weights(
                 f"{source.path} has no weights for {min(report['missing_keys'])}, and transformers "
                 "would make them up: choose the whole checkpoint of a causal language model."
             )
-        weakref.finalize(model, scratch.cleanup)
+        if not whole:
+            weakref.finalize(model, scratch.cleanup)
         return model if "device_map" in options else model.to(place)
 
 

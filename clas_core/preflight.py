@@ -126,8 +126,8 @@ def inspect(
     The model is built without weights and searched for its MLPs, so `supported` is what loading
     will say. With a corpus: the tokenizer's fertility in its languages, and the minutes that
     measuring takes. These are an estimate: the multiplications of the layers at the speed of this
-    machine's matrix product, timed for a moment, times 1.5 for all that is no multiplication. In
-    CPU time on one core it was within a factor of 1.6 for five models of 8 to 120 million
+    machine's matrix product, timed for a moment, times 1.5 for all that is no multiplication. On
+    one CPU core, with others busy, it was within a factor of 2 for five models of 8 to 120 million
     parameters, a mixture of experts among them; far smaller models take longer than it says.
 
     Raises ClasError if there is no such model; of one that can't be used, `reason` says why.

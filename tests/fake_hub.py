@@ -92,6 +92,8 @@ def serving(repos: dict[str, Path], cache: Path, monkeypatch) -> Iterator[FakeHu
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "ENDPOINT", here)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+        # transformers keeps a client of its own, which knows where the hub was.
+        monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)
         try:
             yield hub
         finally:

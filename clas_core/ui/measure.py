@@ -158,7 +158,7 @@ def build_measure(shelf: Shelf, controls: Controls, prompt: gr.Textbox) -> Measu
         comparison = trial.comparison
         measures = main_measures(comparison.measures)
         choices = [(f"{task}, {metric}", number) for number, (task, metric) in enumerate(measures)]
-        files = dict(zip(buttons, map(gr.update, trial.files())))
+        files = {button: gr.update(value=path) for button, path in zip(buttons, trial.files())}
         return {
             progress: _verdict(trial),
             found: _tables(list(comparison.differences), True),
@@ -327,7 +327,7 @@ def _cell(cell: Difference | None, code: str) -> str:
     low, high = (scaled(x, cell.metric) for x in (cell.gain.low, cell.gain.high))
     sure = cell.p_holm < LEVEL
     size = min(1.0, abs(scaled(cell.better, cell.metric)) / 10)
-    side = "up" if cell.better > 0 else "down"
+    side = "gain" if cell.better > 0 else "loss"
     style = f' style="--size: {size:.2f}"' if cell.better else ""
     classes = f"{side if cell.better else ''} {'sure' if sure else ''}".strip()
     span = f"{low:+.1f} to {high:+.1f}".replace("-", "−")

@@ -7,6 +7,7 @@ import json
 import random
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -89,7 +90,7 @@ def write_corpus(path: Path, count: int = 240) -> None:
 
 def write_measures(folder: Path) -> None:
     """Measure what the page needs of the embedded model: its atlas and its opening settings."""
-    lm = load(folder)
+    lm = replace(load(folder), name="village")  # wherever this copy of it stands
     atlas = Atlas.measure(lm, ParallelCorpus.bundled("village"))
     atlas.save(folder.parent / "atlas.safetensors")
     bar = tqdm(desc="Trying settings", unit="setting")
