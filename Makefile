@@ -22,12 +22,12 @@ $(VENV)/.test: $(VENV)/.app pyproject.toml
 	touch $@
 
 test: $(VENV)/.test browser check
-	$(BIN)/python -m pytest -m "not slow and not browser"
-	$(BIN)/python -m pytest -m "slow and not browser"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not browser"
+	$(BIN)/python -m pytest -n 2 -m "slow and not browser"
 	$(BIN)/python -m pytest -m browser
 
 quick: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow and not browser"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not browser"
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -11,16 +11,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 from .atlas import Atlas
 from .corpus import ParallelCorpus
 from .errors import ClasError
-from .measuring import VERSION, CantResume, Progress, measure
+from .measuring import VERSION, CantResume, Progress, fingerprint, measure
 from .models import LanguageModel
-
-_SAMPLE = 64  # values of each weight that tell one model from another
 
 
 @dataclass(frozen=True)
@@ -99,22 +96,3 @@ def _kept(folder: str | Path | None) -> Iterator[KeptAtlas]:
 def _key(lm: LanguageModel, corpus: ParallelCorpus) -> str:
     parts = [fingerprint(lm), str(lm.dtype), corpus.fingerprint, str(VERSION)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
-
-
-@torch.inference_mode()
-def fingerprint(lm: LanguageModel) -> str:
-    """16 hexadecimal digits of the weights: their names, shapes and some values of each.
-
-    The same wherever the model came from. Of offloaded weights, which have no values at hand, the
-    name and revision stand for them.
-    """
-    digest = hashlib.sha256()
-    for name, weight in sorted(lm.model.state_dict().items()):
-        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())
-        if weight.is_meta:
-            digest.update(f"{lm.name} {lm.revision}\n".encode())
-        elif weight.numel():
-            step = max(1, weight.numel() // _SAMPLE)
-            values = weight.detach().flatten()[::step][:_SAMPLE].double().cpu()
-            digest.update(values.numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -48,7 +48,7 @@ def random_model() -> LanguageModel:
 def forward_pairs(lm: LanguageModel, corpus: ParallelCorpus, batches: int) -> list[float]:
     """Seconds of a measured over those of a bare forward, batch by batch."""
     sums = Sums(lm, len(corpus.languages))
-    every = list(batches_of(corpus, 32))
+    every = list(batches_of(corpus, 32, lm.tokenizer))
     chosen = every[:: max(1, len(every) // batches)]
     ratios = []
     for turn, (k, texts) in enumerate([chosen[0], *chosen]):
@@ -78,7 +78,7 @@ def peak(what: str) -> float:
     if what == "measured":
         Atlas.measure(lm, corpus)
     else:
-        for _, texts in batches_of(corpus, 32):
+        for _, texts in batches_of(corpus, 32, lm.tokenizer):
             lm.model.base_model(**lm.encode(texts).inputs, use_cache=False)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import tempfile
+import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -196,7 +197,7 @@ def build_empty(source: Source, config: PreTrainedConfig) -> PreTrainedModel:
         for part in (config, config.get_text_config()):
             if _is_packed(part):
                 del part.quantization_config
-        with torch.device("meta"):
+        with _ONE_AT_A_TIME, torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
 
@@ -209,6 +210,11 @@ def read_tokenizer(source: Source) -> Any:
 
 
 _VOCABULARY, _SPELLING = ("tokenizer.json", "vocab", "tekken.json"), (".model", ".tiktoken")
+
+
+# While transformers makes a model, it replaces functions for all threads, tying of weights among
+# them: of two at once, one may stay without, and so may all after them.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def _read_weights(
@@ -226,9 +232,10 @@ def _read_weights(
         scratch = tempfile.TemporaryDirectory(prefix="clas-offload-")
         options["offload_folder"] = scratch.name
     with _refusing(source):
-        read: Any = AutoModelForCausalLM.from_pretrained(
-            source.path, config=config, output_loading_info=True, **options
-        )
+        with _ONE_AT_A_TIME:
+            read: Any = AutoModelForCausalLM.from_pretrained(
+                source.path, config=config, output_loading_info=True, **options
+            )
         model, report = read
         if report["missing_keys"]:
             raise ClasError(

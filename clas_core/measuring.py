@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -26,6 +27,7 @@ from .taps import Site, Tap, tapped
 Progress = Callable[[int, int], None]
 
 VERSION = 2  # of what is counted and how; an atlas of another version is measured again
+_SAMPLE = 64  # values of each weight that tell one model from another
 _SAVE_EVERY = 30.0  # seconds between two writings of the sums
 
 
@@ -42,15 +44,13 @@ def measure(
     if batch_size < 1:
         raise ClasError(f"Batch size must be at least 1, not {batch_size}.")
     sums = Sums(lm, len(corpus.languages))
-    batches = list(batches_of(corpus, batch_size))
+    batches = list(batches_of(corpus, batch_size, lm.tokenizer))
     total = sum(len(texts) for _, texts in batches)
     rank, world = _place()
     file = None
     if resume is not None:
-        label = (
-            f"{VERSION} {lm.name} {lm.revision} {corpus.fingerprint} {batch_size} {rank}/{world}"
-        )
-        file = _Checkpoint(_of_rank(Path(resume), rank, world), label)
+        label = (VERSION, fingerprint(lm), lm.dtype, corpus.fingerprint, batch_size, rank, world)
+        file = _Checkpoint(_of_rank(Path(resume), rank, world), " ".join(map(str, label)))
         file.load(sums)
     mine = batches[rank::world]
     done = sum(len(texts) for _, texts in mine[: sums.batches])
@@ -100,13 +100,13 @@ class Sums(Tap):
         self._widths = lm.widths
         self._class = type(lm.model).__name__
         self._language = 0
-        self._content = torch.zeros(0)  # [tokens of the batch], 1 where they count
+        self._content = torch.zeros(0, 0)  # [texts, tokens] of the batch, 1 where they count
 
     def add(self, lm: LanguageModel, language: int, texts: Sequence[str]) -> None:
         """Run one batch of texts through the model."""
         batch = lm.encode(texts)
         self._language = language
-        self._content = batch.content.flatten().float()
+        self._content = batch.content.float()
         self.tensors["tokens"][language] += int(batch.content.sum())
         lm.model.base_model(**batch.inputs, use_cache=False)  # without the vocabulary's logits
         self.batches += 1
@@ -120,29 +120,37 @@ class Sums(Tap):
         h = h.float()
         at = (site.layer, self._language, site.neurons)
         for name, x in (("h", h), ("abs", h.abs()), ("squares", h.square())):
-            self.tensors[name][at] += self._total(x, site).double().cpu()
+            self.tensors[name][at] += self._total(x, site).cpu()
         if site.tokens is not None and site.experts is not None:
-            content = self._content.to(h.device)[site.tokens].bool()
+            content = self._content.to(h.device).flatten()[site.tokens].bool()
             counts = site.experts[content].bincount(minlength=site.num_experts)
             self.tensors["routed"][site.layer, self._language, : site.num_experts] += counts.cpu()
 
     def hidden(self, layer: int, hidden: Tensor) -> None:
-        total = self._content.to(hidden.device) @ hidden.flatten(0, -2).float()
-        self.tensors["residual"][layer, self._language] += total.double().cpu()
+        self.tensors["residual"][layer, self._language] += self._dense_total(hidden.float()).cpu()
 
     def _count_open(self, site: Site, gate: Tensor) -> None:
-        # Whole numbers below 2^24 are exact in float32, and no batch has so many tokens.
         total = self._total((gate > 0).float(), site)
         self.tensors["open"][site.layer, self._language, site.neurons] += total.long().cpu()
 
     def _total(self, x: Tensor, site: Site) -> Tensor:
-        """Sum over the tokens that count: x [..., units] -> [the site's neurons]."""
-        content = self._content.to(x.device)
+        """Sum over the tokens that count: float32 x [..., units] -> float64 [site's neurons].
+
+        Each text is summed in float32, which is fast, and the texts in float64.
+        """
         if site.tokens is None or site.experts is None:
-            return content @ x.flatten(0, -2)
-        sums = x.new_zeros(site.num_experts, x.shape[-1])
-        sums.index_add_(0, site.experts, x * content[site.tokens][:, None])
-        return sums.flatten()
+            return self._dense_total(x)
+        content = self._content.to(x.device)
+        texts, length = content.shape
+        sums = x.new_zeros(site.num_experts * texts, x.shape[-1])
+        rows = site.experts * texts + site.tokens // length
+        sums.index_add_(0, rows, x * content.flatten()[site.tokens][:, None])
+        return sums.view(site.num_experts, texts, -1).sum(1, dtype=torch.float64).flatten()
+
+    def _dense_total(self, x: Tensor) -> Tensor:
+        content = self._content.to(x.device)
+        by_text = content[:, None] @ x.reshape(*content.shape, -1)  # [texts, 1, units]
+        return by_text.sum((0, 1), dtype=torch.float64)
 
     def add_up(self) -> None:
         """Add the other processes' sums, in each of them."""
@@ -233,10 +241,18 @@ def _of_rank(path: Path, rank: int, world: int) -> Path:
     return path if world == 1 else path.with_name(f"{path.name}.{rank}")
 
 
-def batches_of(corpus: ParallelCorpus, size: int) -> Iterator[tuple[int, Sequence[str]]]:
-    """(language, texts): texts of like length together, so that little of a batch is padding."""
+def batches_of(
+    corpus: ParallelCorpus, size: int, tokenizer: Callable[[list[str]], Any] | None = None
+) -> Iterator[tuple[int, Sequence[str]]]:
+    """(language, texts): texts of like length together, so that little of a batch is padding.
+
+    Length is in tokens, or in bytes without a tokenizer.
+    """
     for k, code in enumerate(corpus.languages):
-        ordered = sorted(corpus.sentences[code], key=lambda text: len(text.encode()))
+        texts = corpus.sentences[code]
+        units = tokenizer(list(texts))["input_ids"] if tokenizer else map(str.encode, texts)
+        lengths = list(map(len, units))
+        ordered = [texts[i] for i in sorted(range(len(texts)), key=lengths.__getitem__)]
         for start in range(0, len(ordered), size):
             yield k, ordered[start : start + size]
 
@@ -252,3 +268,22 @@ def _meta(lm: LanguageModel, corpus: ParallelCorpus) -> dict[str, Any]:
         "torch": version("torch"),
         "transformers": version("transformers"),
     }
+
+
+@torch.inference_mode()
+def fingerprint(lm: LanguageModel) -> str:
+    """16 hexadecimal digits of the weights: their names, shapes and some values of each.
+
+    The same wherever the model came from. Of offloaded weights, which have no values at hand, the
+    name and revision stand for them.
+    """
+    digest = hashlib.sha256()
+    for name, weight in sorted(lm.model.state_dict().items()):
+        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())
+        if weight.is_meta:
+            digest.update(f"{lm.name} {lm.revision}\n".encode())
+        elif weight.numel():
+            step = max(1, weight.numel() // _SAMPLE)
+            values = weight.detach().flatten()[::step][:_SAMPLE].double().cpu()
+            digest.update(values.numpy().tobytes())
+    return digest.hexdigest()[:16]

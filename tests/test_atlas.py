@@ -153,6 +153,24 @@ def test_saves_and_loads(atlas, tmp_path) -> None:
     assert again.tokens.dtype == torch.int64
 
 
+def test_an_atlas_of_an_8b_model_in_16_languages_stays_under_120_mb(tmp_path) -> None:
+    def stored(layers: int, languages: int, neurons: int, hidden: int) -> int:
+        by_neuron = 4 + 4 + 2 + 2  # bytes: probability, mean; mean_abs and variance in half
+        return layers * languages * (by_neuron * neurons + 4 * hidden) + 8 * languages
+
+    atlas = Atlas(
+        ("a", "b", "c"),
+        *(torch.zeros(2, 3, 50) for _ in range(4)),
+        torch.zeros(2, 3, 20),
+        torch.ones(3).long(),
+    )
+    atlas.save(tmp_path / "zeros")
+    content = (tmp_path / "zeros").read_bytes()
+    head = 8 + int.from_bytes(content[:8], "little")  # the format's: a length, then JSON
+    assert len(content) - head == stored(2, 3, 50, 20)
+    assert stored(32, 16, 14336, 4096) < 97e6
+
+
 def test_bad_input_gets_a_clear_sentence(tiny_lm, tiny_corpus, atlas, tmp_path) -> None:
     with pytest.raises(ClasError, match="no xx"):
         Atlas.measure(tiny_lm, tiny_corpus, languages=["en", "xx"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from fake_hub import COMMIT, serving
 from safetensors.torch import save_file
 from tiny import LLAMA_LIKE, TOKENS, make_tokenizer, tiny_llama_model, tiny_model
-from transformers import BertConfig, LlamaConfig, T5Config
+from transformers import BertConfig, LlamaConfig, PreTrainedModel, T5Config
 
 from clas_core.atlas import Atlas
 from clas_core.baking import bake
@@ -393,3 +394,14 @@ def test_a_hub_model_that_needs_other_files_is_never_downloaded(hub, tmp_path) -
     with pytest.raises(ClasError, match=r"no weights in \*\.safetensors, the only format"):
         load("us/bin")
     assert not any("resolve" in request for request in hub.requests)
+
+
+def test_two_may_load_at_once(tokenizer, tmp_path) -> None:
+    """Weights stay tied: transformers switches that off for all threads while it loads."""
+    tiny_llama_model(tie_word_embeddings=True).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with ThreadPoolExecutor(4) as pool:
+        loaded = list(pool.map(lambda _: load(tmp_path), range(16)))
+    for lm in loaded:
+        assert lm.model.lm_head.weight is lm.model.model.embed_tokens.weight
+    assert "empty" not in PreTrainedModel.tie_weights.__name__

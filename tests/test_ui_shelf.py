@@ -76,6 +76,7 @@ def test_a_model_is_opened_with_its_own_atlas(shelf, models):
     assert list(studio.examples("sw")) == list(wanted.corpus.sentences["sw"])
 
 
+@pytest.mark.slow
 def test_every_family_steers(shelf, models):
     for model in models.values():
         studio = opened(shelf, choice(model))

@@ -130,6 +130,7 @@ def test_map_scores_are_of_the_full_space(studio):
     assert again is result
 
 
+@pytest.mark.slow
 def test_the_layout_is_frozen(studio):
     maps = [studio.mapper.compute(studio.plan(recipe(studio, strength=s)), 3) for s in (0, 1, 2)]
     assert torch.equal(maps[0].before, maps[0].after)
@@ -137,6 +138,7 @@ def test_the_layout_is_frozen(studio):
     assert torch.equal(maps[1].before, maps[2].before)
 
 
+@pytest.mark.slow
 def test_layers_below_the_bridge_do_not_move(studio):
     result = studio.mapper.compute(studio.plan(recipe(studio, strength=2, beta=3)), 1)
     assert torch.equal(result.before, result.after)
@@ -243,6 +245,7 @@ def test_the_stored_first_screen_is_what_a_live_run_gives():
     assert live["view"]["strip"]["kl"] == pytest.approx(stored["view"]["strip"]["kl"], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_bad_start_is_one_sentence():
     app = Path(__file__).resolve().parents[1] / "app.py"
     done = subprocess.run(
@@ -253,6 +256,7 @@ def test_a_bad_start_is_one_sentence():
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_stored_layouts_are_used_where_they_fit(studio, tmp_path, monkeypatch):
     studio.mapper.save_layouts(tmp_path)
     monkeypatch.setattr(mapper, "LAYOUTS", tmp_path)

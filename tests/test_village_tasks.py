@@ -54,6 +54,7 @@ def test_world_follows_a_story():
     }
 
 
+@pytest.mark.slow
 def test_splits_are_disjoint():
     """A story's split is a function of the story, and every source of text respects it."""
     drawn = {split: {s.key for s in stories(1, split, 300)} for split in ("validation", "test")}
@@ -64,6 +65,7 @@ def test_splits_are_disjoint():
         assert item.story.split == "validation"
 
 
+@pytest.mark.slow
 def test_training_documents_hold_no_test_story():
     grammar = Grammar.load("en")
     held_out = {
@@ -93,17 +95,20 @@ def test_items_are_the_same_at_every_call():
     assert nli_items("test", 20) == nli_items("test", 20)
 
 
+@pytest.mark.slow
 def test_questions_come_in_equal_shares():
     counts = Counter(item.question.kind for item in qa_items("test", 280))
     assert sum(counts.values()) == 280
     assert min(counts.values()) >= 10
 
 
+@pytest.mark.slow
 def test_verdicts_are_balanced():
     counts = Counter(item.verdict for item in nli_items("test", 300))
     assert counts == dict.fromkeys(VERDICTS, 100)
 
 
+@pytest.mark.slow
 def test_verdicts_follow_from_the_story():
     """An independent look: entailed statements are true in the world, contradicted ones false,
     neutral ones are about something the story leaves open."""

@@ -45,6 +45,7 @@ def test_shares_are_shares():
         assert sum(mix.values()) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_answers_weigh_more(run):
     """The weights mark exactly the answer tokens: decoded, they are answers of the grammar."""
     tokenizer = train.make_tokenizer(TINY, run / "tokenizer")
@@ -68,6 +69,7 @@ def test_answers_weigh_more(run):
     assert seen > 50
 
 
+@pytest.mark.slow
 def test_batches_are_the_same_and_can_be_skipped(run):
     pools = data.load_pools(run / "pools")
     all_batches = list(islice(train.batches(pools, TINY, pad=0), 40))
@@ -91,6 +93,7 @@ def test_languages_are_drawn_by_share():
     assert seen / seen.sum() == pytest.approx(list(SHARES.values()), abs=0.02)
 
 
+@pytest.mark.slow
 def test_loss_is_the_weighted_mean(run):
     """Against the definition, token by token."""
     tokenizer = train.make_tokenizer(TINY, run / "tokenizer")
@@ -108,6 +111,7 @@ def test_loss_is_the_weighted_mean(run):
     assert float(loss) == pytest.approx(total / weight, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_like_an_unbroken_one(run, tmp_path, monkeypatch):
     (tmp_path / "tokenizer").symlink_to(run / "tokenizer")
     (tmp_path / "pools").symlink_to(run / "pools")
@@ -130,11 +134,13 @@ def test_a_killed_run_ends_like_an_unbroken_one(run, tmp_path, monkeypatch):
         assert torch.equal(whole[name], resumed[name]), name
 
 
+@pytest.mark.slow
 def test_a_run_of_other_settings_is_kept(run):
     with pytest.raises(ClasError, match="other settings"):
         train.train(train.scaled(TINY, seed=1), run, "cpu")
 
 
+@pytest.mark.slow
 def test_the_model_is_an_ordinary_checkpoint(run):
     model = AutoModelForCausalLM.from_pretrained(run / "model")
     tokenizer = AutoTokenizer.from_pretrained(run / "model")
