@@ -153,6 +153,7 @@ def test_before_umap_is_warm_there_is_a_sketch():
     assert result.before.shape == (len(studio.mapper.labels), 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("true", "drawn", "said"), [(0.1, -0.1, True), (0.1, 0.1, False)])
 def test_a_note_where_picture_and_scores_disagree(studio, true, drawn, said):
     result = studio.mapper.compute(studio.plan(recipe(studio, strength=0)), 3)
@@ -161,6 +162,7 @@ def test_a_note_where_picture_and_scores_disagree(studio, true, drawn, said):
     assert ("Trust the scores" in changed.note) == said
 
 
+@pytest.mark.slow
 def test_the_table_of_scores_has_before_after_and_change(studio):
     result = studio.mapper.compute(studio.plan(recipe(studio, strength=0)), 3)
     html = map._scores(*result.scores, "English")
