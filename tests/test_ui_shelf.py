@@ -103,6 +103,7 @@ def test_two_who_ask_at_once_get_one_studio(shelf, models, monkeypatch):
     assert other_text.key != one.result.result().key
 
 
+@pytest.mark.slow
 def test_the_least_recently_used_one_makes_room(first, models, monkeypatch):
     shelf = make_shelf(first, monkeypatch, shelf=2)
     one, two = opened(shelf, choice(models["llama"])), opened(shelf, choice(models["qwen2"]))
@@ -250,6 +251,7 @@ def test_uploads_can_be_off_and_are_limited(first, monkeypatch, tmp_path):
         Library(make_shelf(first, monkeypatch, uploads=1)).read("own", [str(path)])
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_listed_and_opens_again(first, models, monkeypatch, tmp_path):
     path = tmp_path / "mine.tsv"
     path.write_text("en\trw\nA cat.\tInjangwe.\nA dog.\tImbwa.\n", "utf-8")

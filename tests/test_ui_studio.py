@@ -180,6 +180,7 @@ def test_neurons_follow_the_thresholds_quickly(studio):
     assert dead["customdata"] == counts[:, 0].tolist()
 
 
+@pytest.mark.slow
 def test_a_very_wide_layer_is_shown_in_parts():
     """Experts have neurons by the ten thousand; the tiles are those about the chosen one."""
     lm = load(tiny_model("qwen2_moe", moe_intermediate_size=5000), make_tokenizer())
