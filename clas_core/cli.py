@@ -7,15 +7,10 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from tqdm import tqdm
-
 from .atlas import Atlas
-from .atlases import measure_cached
 from .baking import bake
 from .control_vectors import read_control_vector
 from .corpus import ParallelCorpus
@@ -23,46 +18,10 @@ from .effects import compare
 from .errors import ClasError
 from .evaluation.cli import add_commands
 from .generation import generate
-from .loading import load
-from .methods import METHODS
-from .models import LanguageModel
 from .neurons import select
 from .preflight import inspect
 from .published import read_neurons, read_vectors
-from .recipe import Recipe
-
-
-def _layers(text: str) -> tuple[int, int]:
-    try:
-        start, end = text.split("-")
-        return int(start), int(end)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form 6-8") from error
-
-
-_RECIPE_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {  # field: type, help
-    "model": (str, "village, a local directory or a hub id"),
-    "revision": (str, "branch, tag or commit of a hub model"),
-    "dtype": (str, "auto, float32, bfloat16 or float16"),
-    "corpus": (str, "village, everyday, hub:owner/name, or a file or folder of parallel text"),
-    "method": (str, f"one of {', '.join(METHODS)}"),
-    "alpha": (float, "strength: 0 is off, 1 the method in full"),
-    "beta": (float, "CLAS: factor of the shared neurons"),
-    "gamma": (float, "CLAS: factor of the language-specific neurons"),
-    "lam": (float, "LanguageArithmetic: factor of the target's mean activation"),
-    "source": (str, "language to steer away from, where the method has one"),
-    "tau": (float, "a neuron is active in a language from this activation probability on"),
-    "tau_mode": (str, "absolute, or quantile of each layer"),
-    "shared_from": (int, "a neuron is shared from this many languages on (default: all)"),
-    "specific": (str, "which specific neurons gamma reaches: any, target or others"),
-    "layers": (_layers, "steer layers A up to, not with, B: 6-8"),
-    "target": (str, "language to steer for"),
-    "chat": (str, "the model's chat template: on, off or auto (on for chat models)"),
-    "system": (str, "system prompt of the chat"),
-    "temperature": (float, "0 is greedy"),
-    "max_new_tokens": (int, "length of the answer"),
-    "seed": (int, "for sampling and for the random control"),
-}
+from .shell import RECIPE_OPTIONS, atlas_of, bar, open_model, recipe_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,12 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _measure(arguments: argparse.Namespace) -> None:
-    recipe = _recipe(arguments)
-    lm = _load(recipe)
+    recipe = recipe_of(arguments)
+    lm = open_model(recipe)
     corpus = ParallelCorpus.open(recipe.corpus)
     languages = arguments.languages.split(",") if arguments.languages else None
     corpus = corpus.subset(languages, arguments.sentences)
-    with _bar("measuring", "sentence") as progress:
+    with bar("measuring", "sentence") as progress:
         atlas = Atlas.measure(
             lm,
             corpus,
@@ -108,10 +67,10 @@ def _measure(arguments: argparse.Namespace) -> None:
 
 
 def _steer(arguments: argparse.Namespace) -> None:
-    recipe = _recipe(arguments)
-    lm = _load(recipe)
+    recipe = recipe_of(arguments)
+    lm = open_model(recipe)
     prompt = recipe.render(lm)
-    plan = recipe.build(_atlas(arguments, recipe, lm))
+    plan = recipe.build(atlas_of(arguments, recipe, lm))
     steps = generate(
         lm,
         prompt,
@@ -120,7 +79,7 @@ def _steer(arguments: argparse.Namespace) -> None:
         temperature=recipe.temperature,
         seed=recipe.seed,
     )
-    with _bar("writing", "token") as progress:
+    with bar("writing", "token") as progress:
         for step in steps:
             progress(step.index + 1, recipe.max_new_tokens)
     unsteered, steered = step.token_ids
@@ -145,9 +104,9 @@ def _steer(arguments: argparse.Namespace) -> None:
 
 
 def _bake(arguments: argparse.Namespace) -> None:
-    recipe = _recipe(arguments)
-    lm = _load(recipe)
-    plan = recipe.build(_atlas(arguments, recipe, lm))
+    recipe = recipe_of(arguments)
+    lm = open_model(recipe)
+    plan = recipe.build(atlas_of(arguments, recipe, lm))
     bake(lm, plan, arguments.out, dataclasses.asdict(recipe))
     print(f"{arguments.out}: {recipe.model} with {recipe.method} for {recipe.target}")
 
@@ -196,43 +155,6 @@ def _inspect(arguments: argparse.Namespace) -> None:
         raise ClasError(seen.reason)
 
 
-def _recipe(arguments: argparse.Namespace) -> Recipe:
-    """What --recipe says, changed by the options that were given."""
-    base = Recipe()
-    if arguments.recipe is not None:
-        path = Path(arguments.recipe)
-        if path.suffix == ".json":
-            base = Recipe.from_json(path.read_text(encoding="utf-8"))
-        else:
-            base = Recipe.from_query(arguments.recipe)
-    names = [field.name for field in dataclasses.fields(Recipe)]
-    given = {name: value for name, value in vars(arguments).items() if name in names}
-    return dataclasses.replace(base, **given)
-
-
-def _load(recipe: Recipe) -> LanguageModel:
-    return load(recipe.model, dtype=recipe.dtype, revision=recipe.revision)
-
-
-def _atlas(arguments: argparse.Namespace, recipe: Recipe, lm: LanguageModel) -> Atlas:
-    if arguments.atlas is not None:
-        return Atlas.load(arguments.atlas)
-    with _bar("measuring", "sentence") as progress:
-        return measure_cached(lm, ParallelCorpus.open(recipe.corpus), progress=progress)
-
-
-@contextmanager
-def _bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress callback that draws a bar on stderr, gone when it is done."""
-    with tqdm(desc=what, unit=f" {unit}s", leave=False, disable=None) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield progress
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="clas", description="Cross-lingual activation steering from the shell."
@@ -265,9 +187,9 @@ def _parser() -> argparse.ArgumentParser:
     text = "say what a model is and needs, before its weights are fetched"
     inspecting = commands.add_parser("inspect", help=text, description=text.capitalize() + ".")
     inspecting.set_defaults(run=_inspect)
-    inspecting.add_argument("model", help=_RECIPE_OPTIONS["model"][1])
+    inspecting.add_argument("model", help=RECIPE_OPTIONS["model"][1])
     for name in ("revision", "dtype", "corpus"):
-        inspecting.add_argument(f"--{name}", help=_RECIPE_OPTIONS[name][1])
+        inspecting.add_argument(f"--{name}", help=RECIPE_OPTIONS[name][1])
     inspecting.add_argument("--json", action="store_true", help="print it as JSON")
 
     for command in (steer, baking):
@@ -282,7 +204,7 @@ def _command(
     command.set_defaults(run=run)
     command.add_argument("--recipe", help="a recipe: .json file, link or query; options override")
     group = command.add_argument_group("recipe")
-    for field, (kind, meaning) in _RECIPE_OPTIONS.items():
+    for field, (kind, meaning) in RECIPE_OPTIONS.items():
         option = "--" + field.replace("_", "-")
         group.add_argument(option, type=kind, default=argparse.SUPPRESS, help=meaning)
     return command

@@ -25,6 +25,7 @@ from .streaming import TextStream
 Span = tuple[str, bool]  # a piece of text, and whether it differs from the other side
 
 COLLAPSED = 0.5  # share of repeated 4-grams above which a text is said to repeat itself
+FAINT = 0.001  # nats; a shift below it is nothing to see
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +56,9 @@ class Effects:
         if not self.kl.any():
             shift = "no shift at any token"
         if self.changed_share == 0:
-            return f"Identical text; {shift}."
+            faint = 0 < self.kl[place] < FAINT
+            more = ": more strength shows more" if faint else ""
+            return f"Identical text; {shift}{more}."
         parts = [f"{self.changed_share:.0%} of the tokens changed"]
         before, after = self.languages
         if before and after and before != after:
@@ -68,7 +71,7 @@ class Effects:
 
 def in_nats(value: float) -> str:
     """`value` as a reader takes it in: nothing is gained by 9.3e-05."""
-    return f"{value:.2g} nats" if value >= 0.001 or value == 0 else "under 0.001 nats"
+    return f"{value:.2g} nats" if value >= FAINT or value == 0 else "under 0.001 nats"
 
 
 def compare(

@@ -17,7 +17,7 @@ from .errors import ClasError
 from .models import LanguageModel
 from .plan import SteeringPlan, steered
 from .prompts import Prompt, Rendered, as_rendered
-from .streaming import TextStream
+from .streaming import Answer
 
 Plans = SteeringPlan | Sequence[SteeringPlan | None] | None  # as `steered` takes them
 
@@ -202,34 +202,14 @@ class _Chooser:
         return logits.argmax(-1)
 
 
-class _Row:
-    """What one row has said so far."""
+class _Row(Answer):
+    """What one row has said so far, by the tokens of its lane."""
 
     def __init__(
         self, lm: LanguageModel, lane: int, prompt: Rendered, stop_at_newline: bool
     ) -> None:
+        super().__init__(lm, prompt, stop_at_newline)
         self.lane = lane
-        self.prompt_ids = prompt.token_ids
-        self.token_ids: list[int] = []
-        self.text = ""
-        self.done = False
-        self._ends = prompt.end_ids
-        self._stop_at_newline = stop_at_newline
-        self._stream = TextStream(lm, prompt.token_ids)
-
-    def push(self, token: int) -> None:
-        if self.done:
-            return
-        self.token_ids.append(token)
-        if token in self._ends:  # some templates' own are no special tokens, and would be text
-            self.done = True
-            return
-        self.text += self._stream.push(token)
-        if self._stop_at_newline:
-            blank = len(self.text) - len(self.text.lstrip())
-            end = self.text.find("\n", blank)
-            if end >= 0:
-                self.text, self.done = self.text[:end], True
 
 
 def _check_settings(max_new_tokens: int, temperature: float, seed: int) -> None:

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -18,6 +19,7 @@ from .languages import canonical_code, is_code
 from .methods import METHODS
 from .models import LanguageModel
 from .neurons import select
+from .paths import ASSETS
 from .plan import SteeringPlan
 from .prompts import CHAT, Rendered, render
 
@@ -85,6 +87,18 @@ class Recipe:
                 object.__setattr__(self, field.name, _checked(field.name, value))
         if self.chat == "off" and self.system.strip():
             raise ClasError("A system prompt needs a chat: set chat to on, or leave it empty.")
+
+    @classmethod
+    def suggested(cls, model: str) -> Recipe:
+        """What a sweep suggested for the embedded model (`python -m clas_core.village measure`);
+        the general defaults for any other."""
+        path = ASSETS / "village" / "settings.json"
+        if model != "village" or not path.is_file():
+            return cls(model=model)
+        found = json.loads(path.read_text(encoding="utf-8"))
+        setting = found["table"][found["suggested"]]
+        names = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in setting.items() if name in names})
 
     @property
     def hash(self) -> str:
@@ -180,6 +194,20 @@ print(unsteered, steered, sep="\\n")
                 f"A recipe has no field {', '.join(unknown)}; its fields are {', '.join(known)}."
             )
         return cls(**values)
+
+
+def read_recipe(text: str = "", **changes: Any) -> Recipe:
+    """The recipe of a .json file, or of a link or its query; the general defaults for "".
+
+    `changes` replace its fields, those that are None excepted. Raises ClasError for a recipe that
+    can't be read and OSError for a file that isn't there.
+    """
+    if text.endswith(".json"):
+        recipe = Recipe.from_json(Path(text).read_text(encoding="utf-8"))
+    else:
+        recipe = Recipe.from_query(text)
+    given = {name: value for name, value in changes.items() if value is not None}
+    return dataclasses.replace(recipe, **given)
 
 
 def _checked(name: str, value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .models import LanguageModel
+from .prompts import Rendered
 
 
 class TextStream:
@@ -41,3 +42,32 @@ class TextStream:
             skip_special_tokens=not self._keep_special,
             clean_up_tokenization_spaces=False,
         )
+
+
+class Answer:
+    """What was said to `prompt` so far: done at a token that ends an answer, and, if
+    `stop_at_newline`, at the first line break after some text."""
+
+    def __init__(self, lm: LanguageModel, prompt: Rendered, stop_at_newline: bool) -> None:
+        self.prompt_ids = prompt.token_ids
+        self.token_ids: list[int] = []
+        self.text = ""
+        self.done = False
+        self._ends = prompt.end_ids
+        self._stop_at_newline = stop_at_newline
+        self._stream = TextStream(lm, prompt.token_ids)
+
+    def push(self, token: int) -> None:
+        """Go on by `token`; one that comes after the end is left out."""
+        if self.done:
+            return
+        self.token_ids.append(token)
+        if token in self._ends:  # some templates' own are no special tokens, and would be text
+            self.done = True
+            return
+        self.text += self._stream.push(token)
+        if self._stop_at_newline:
+            blank = len(self.text) - len(self.text.lstrip())
+            end = self.text.find("\n", blank)
+            if end >= 0:
+                self.text, self.done = self.text[:end], True

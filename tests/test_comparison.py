@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from clas_core.errors import ClasError
 from clas_core.evaluation.comparison import MEAN, compare
 from clas_core.evaluation.engine import Cell
 from clas_core.evaluation.figures import gains_figure
 from clas_core.evaluation.items import Scores, Test
+from clas_core.evaluation.paper import paper_sentence, published_for
 from clas_core.evaluation.report import to_html
 from clas_core.evaluation.results import Results
-from clas_core.evaluation.tables import to_csv, to_json, to_latex
+from clas_core.evaluation.tables import from_json, to_csv, to_json, to_latex
+from clas_core.evaluation.verdict import verdict
 
 N = 40
 KEYS = tuple(f"item {k}" for k in range(N))
@@ -126,11 +129,36 @@ def test_json(comparison):
     }
 
 
+def test_json_comes_back(comparison):
+    back = from_json(to_json(comparison))
+    assert back.differences == comparison.differences
+    assert back.control_wins == comparison.control_wins
+    for text in ("[]", "no", '{"about": {}}'):
+        with pytest.raises(ClasError, match="no comparison"):
+            from_json(text)
+
+
+def test_the_verdict_names_what_is_more_than_chance(comparison):
+    (first,) = verdict(comparison)
+    assert first.startswith("a task, accuracy: +16.25 points (95 % between ")
+    assert " in the mean of 2 languages; better in Spanish; English −5.00 points" in first
+    assert first.endswith("do better in 62% of cases.")
+    assert verdict(comparison, "random 0")[0].startswith("a task, accuracy: +2.50 points")
+
+
+def test_what_the_paper_reports_stands_beside_tasks_like_its_own():
+    assert paper_sentence("a task", "accuracy") == ""
+    found = paper_sentence("village-nli", "accuracy")
+    assert found.endswith("XNLI's languages (accuracy): Llama-3.1-8B +1.93, Qwen2.5-7B +0.45.")
+    assert [one.gain for one in published_for("xquad, 3 examples", "f1")] == [0.94, 1.10]
+
+
 def test_latex(comparison):
     text = to_latex(comparison)
     assert "% model: a <model> (revision abc, weights 0123)" in text
     first = text.split("\\end{tabular}")[0].splitlines()
     assert "a task, accuracy & es & hi & mean & en \\\\" in first
+    assert "unsteered, score & 50.00 & 50.00 & 50.00 & 50.00 \\\\" in first
     assert "CLAS & \\textbf{$+30.00$} & $+2.50$ & \\textbf{$+16.25$} & $-5.00$ \\\\" in first
     assert text.count("\\begin{tabular}") == 2
 
@@ -151,10 +179,10 @@ def test_the_report_stands_alone(comparison):
 def test_the_figure_shows_every_gain_in_points(comparison):
     figure = gains_figure(comparison, "a task", "accuracy")
     traces = {trace.name: trace for trace in figure.data}
-    assert list(traces) == ["CLAS", "random 0", "random 1"]
+    assert [trace.name for trace in figure.data] == ["CLAS", *["random neurons"] * 2]
     assert traces["CLAS"].x == ("Spanish", "Hindi", "English", "mean")
     assert traces["CLAS"].y == pytest.approx((30.0, 2.5, -5.0, 16.25))
     es = comparison.get("CLAS", "a task", "accuracy", "es").gain
     assert traces["CLAS"].error_y.array[0] == pytest.approx(100 * (es.high - es.estimate))
-    assert traces["random 0"].marker.color == traces["random 1"].marker.color
+    assert [trace.showlegend for trace in figure.data] == [True, True, False]
     assert gains_figure(comparison, "a task", "bits_per_byte").data[0].y == pytest.approx((-0.5,))

@@ -85,6 +85,8 @@ def test_sentence_for_the_same_words():
     kl = torch.tensor([0.001, 0.0, 0.0213])
     effects = Effects(kl, ("a", "b", "c"), (1.0, 1.1), 0.0, ("en", "en"), (0.0, 0.0))
     assert effects.sentence == "Identical text; largest shift at token 3, 0.021 nats."
+    faint = Effects(kl / 100, ("a", "b", "c"), (1.0, 1.1), 0.0, ("en", "en"), (0.0, 0.0))
+    assert faint.sentence.endswith("token 3, under 0.001 nats: more strength shows more.")
 
 
 def test_changed_share(tiny_lm):

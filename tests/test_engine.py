@@ -5,12 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from chats import LLAMA3, chat_lm
 from small_tasks import SmallTask
 from test_likelihood import plain
 
 from clas_core.atlas import Atlas
 from clas_core.errors import ClasError
+from clas_core.evaluation.answers import write_answers
 from clas_core.evaluation.engine import (
+    Column,
     load_items,
     predict,
     reporting_columns,
@@ -19,9 +22,11 @@ from clas_core.evaluation.engine import (
 )
 from clas_core.evaluation.items import Chosen, Items, Test, Validation
 from clas_core.evaluation.likelihood import tokenise
-from clas_core.evaluation.rows import Row, standard_rows, with_baselines
+from clas_core.evaluation.prompting import Prompting
+from clas_core.evaluation.rows import UNSTEERED, Row, standard_rows, with_baselines
 from clas_core.generation import generate_batch
 from clas_core.hidden import hidden_states
+from clas_core.prompts import render
 from clas_core.recipe import Recipe
 
 RECIPE = Recipe(alpha=2.0, beta=2.0, gamma=-1.0, tau=0.3, shared_from=2, layers=(1, 3))
@@ -145,6 +150,9 @@ def test_test_items_take_chosen_settings_only(tiny_lm, atlas):
     same = Items(test.task, "sw", Test, validation.items)
     with pytest.raises(ClasError, match="chosen on 6 of the groups"):
         reporting_columns([(task, same)], [chosen])
+    with pytest.raises(ClasError, match="CLAS: a setting is told of test items after"):
+        Column(task, test, (Row("CLAS", RECIPE),))
+    assert Column(task, test, (Row(UNSTEERED),)).works
 
 
 def test_names_are_told_apart():
@@ -176,3 +184,34 @@ def test_one_work_alone(tiny_lm, atlas):
     assert found[-1] == generate_batch(
         tiny_lm, [i.prompt for i in work.items.items], max_new_tokens=6, stop_at_newline=True
     )
+
+
+@pytest.mark.parametrize("kind", ["choice", "generate"])
+def test_a_chat_is_put_through_the_template(tiny_corpus, kind):
+    """As one turn that holds examples, the sentence that asks, and the question."""
+    lm = chat_lm(LLAMA3)
+    atlas = Atlas.measure(lm, tiny_corpus)
+    task = SmallTask(kind, "A cat. " * 8)
+    loaded = load_items([task], Validation, ["sw"], 3)
+    rows = [Row(UNSTEERED), Row("asked", ask=True)]
+    prompting = Prompting.of(Recipe(model="x", chat="on", system="Be brief."), lm)
+    (column,) = tuning_columns(loaded, rows, prompting=prompting)
+    found = predict(lm, atlas, column.works[0])
+    for row, predictions in zip(rows, found, strict=True):
+        for item, said in zip(column.items.items, predictions, strict=True):
+            text = row.prefix("sw") + task.prefix + item.prompt
+            prompt = render(lm, text, chat="on", system="Be brief.")
+            assert "Be brief." in prompt.text
+            if kind == "generate":
+                (alone,) = write_answers(lm, [prompt], max_new_tokens=6)
+                assert said == alone[0]
+                continue
+            endings = [lm.tokenizer(c.lstrip(), add_special_tokens=False) for c in item.choices]
+            alone = [plain(lm, prompt.token_ids, tuple(e["input_ids"]), None) for e in endings]
+            assert said == pytest.approx(alone, abs=1e-4)
+
+
+def test_only_models_tuned_to_chat_are_chatted_with():
+    assert Prompting.of(Recipe(), chat_lm(LLAMA3)).chat
+    assert not Prompting.of(Recipe(), chat_lm(LLAMA3, tuned=False)).chat
+    assert not Prompting.of(Recipe(chat="off"), chat_lm(LLAMA3)).chat

@@ -16,6 +16,7 @@ from clas_core.evaluation.figures import sweep_heatmap
 from clas_core.evaluation.items import Scores, Test, Validation
 from clas_core.evaluation.results import Results
 from clas_core.evaluation.sweep import (
+    Between,
     grid,
     load_chosen,
     random_search,
@@ -43,11 +44,13 @@ def test_grid():
         grid(RECIPE, {"alpha": (99.0,)})
     with pytest.raises(ClasError, match="needs values for tau"):
         grid(RECIPE, {"tau": ()})
+    with pytest.raises(ClasError, match="list values of alpha"):
+        grid(RECIPE, {"alpha": Between(0, 1), "tau": (0.1,)})
 
 
 @given(seed=st.integers(0, 50), count=st.integers(1, 9))
 def test_random_search(seed, count):
-    values = {"alpha": (-1.0, 2.0), "shared_from": (2, 3), "layers": ((1, 3), (2, 3))}
+    values = {"alpha": Between(-1.0, 2.0), "shared_from": (2, 3), "layers": ((1, 3), (2, 3))}
     settings = random_search(RECIPE, values, count, seed)
     assert len(set(settings)) == count
     assert settings == random_search(RECIPE, values, count, seed)
@@ -117,7 +120,7 @@ def test_the_heatmap_is_of_the_suggested_setting_s_kind():
     sweep = summarise(Results(tuple(cells), {}), settings, num_layers=3)
     assert sweep.tried[sweep.suggested].name == "alpha=1 tau=0.3 layers=1-3"
     (heat,) = sweep_heatmap(sweep, 3).data
-    assert (heat.x, heat.y) == (("0.5", "1"), ("2 to 3", "3 to 3"))
+    assert (heat.x, heat.y) == (("0.5", "1"), ("2 to 3", "3"))
     shown = [[None if value is None else round(value, 6) for value in row] for row in heat.z]
     assert shown == [[0.3, 0.9], [0.4, None]]
     assert heat.text[0][1] == "+0.900<br>[+0.900, +0.900]"

@@ -437,8 +437,9 @@ def hub(monkeypatch):
     module = SimpleNamespace(
         load_dataset=load_dataset,
         get_dataset_config_names=lambda repo: ["eng_Latn", "swh_Latn"],
-        exceptions=SimpleNamespace(DatasetsError=DatasetsError),
     )
+    exceptions = SimpleNamespace(DatasetsError=DatasetsError)
+    monkeypatch.setitem(sys.modules, "datasets.exceptions", exceptions)
     monkeypatch.setitem(sys.modules, "datasets", module)
     return asked
 

@@ -12,7 +12,8 @@ from tiny_studio import tiny_studio
 from clas_core.errors import ClasError
 from clas_core.evaluation import engine
 from clas_core.evaluation.comparison import MEAN
-from clas_core.ui.measure import _tables, _verdict
+from clas_core.ui.gains import tables, verdict_markup
+from clas_core.ui.measure import chosen_setting
 from clas_core.ui.studio import Studio
 from clas_core.ui.trial import Asked, Trial
 
@@ -44,30 +45,35 @@ def done(trial: Trial) -> Trial:
 def test_tries_out_on_validation_items(trial) -> None:
     found = done(trial())
     assert found.error is None
-    comparison = found.comparison
+    outcome = found.outcome
+    comparison = outcome.comparison
     assert comparison.about["split"] == "validation"
+    assert chosen_setting(outcome) is None
     assert comparison.rows == ("CLAS", "DiffMean", "random 0", "random 1")
     assert comparison.languages("bits-per-byte") == ("th", "sw", "en", MEAN)
     cell = comparison.get("CLAS", "bits-per-byte", "bits_per_byte", "sw")
     assert cell.gain.low <= cell.gain.estimate <= cell.gain.high
     assert cell.gain.estimate == pytest.approx(cell.after - cell.before)
-    table, verdict = _tables(list(found.differences.values()), True), _verdict(found)
-    assert table.count("<table") == 2
-    assert "CLAS on validation items" in verdict
-    assert found.findings[0].task == "bits-per-byte"
+    assert tables(list(found.differences.values()), True).count("<table") == 2
+    assert "CLAS on validation items" in verdict_markup(outcome)
+    assert outcome.findings[0].task == "bits-per-byte"
 
 
 def test_a_strength_is_chosen_on_validation_items_and_reported_on_test_items(trial) -> None:
     asked = dataclasses.replace(ASKED, tasks=("bits-per-byte",), choose=True)
-    comparison = done(trial(asked)).comparison
+    outcome = done(trial(asked)).outcome
+    comparison = outcome.comparison
     assert comparison.about["split"] == "test"
     strengths = {r["name"]: r["recipe"]["alpha"] for r in comparison.about["rows"] if "hash" in r}
     assert set(strengths) == {"CLAS", "DiffMean", "random 0", "random 1"}
     assert strengths["CLAS"] == strengths["random 0"]
+    suggested = chosen_setting(outcome)
+    assert suggested.alpha == strengths["CLAS"]
+    assert {one.recipe.layers for one in outcome.ranking.tried} == {(2, 3)}
 
 
 def test_strength_off_gains_nothing_anywhere(trial) -> None:
-    found = done(trial(strength=0.0)).comparison
+    found = done(trial(strength=0.0)).outcome.comparison
     assert all(d.gain.estimate == 0 for d in found.differences if d.row != "DiffMean")
 
 
@@ -85,20 +91,18 @@ def test_cancelled_it_goes_on_from_there(trial, studio, monkeypatch) -> None:
     monkeypatch.setattr(studio.gate, "give_way", give_way)
     monkeypatch.setattr("clas_core.ui.trial.run", run)
     done(first)
-    assert first.comparison is None
+    assert first.outcome is None
     assert "kept" in first.stage
-    with pytest.raises(ClasError, match="nothing to take away"):
-        first.files()
     second, third = done(trial()), done(trial())
     assert asked_for == [5, asked_for[1], 0]
     assert 0 < asked_for[1] < 5
-    assert [d.gain for d in third.comparison.differences] == [
-        d.gain for d in second.comparison.differences
+    assert [d.gain for d in third.outcome.comparison.differences] == [
+        d.gain for d in second.outcome.comparison.differences
     ]
 
 
 def test_what_can_be_taken_away(trial) -> None:
-    table, data, latex, report = map(Path, done(trial()).files())
+    table, data, latex, report = map(Path, done(trial()).outcome.files())
     lines = [line for line in table.read_text().splitlines() if not line.startswith("#")]
     assert {row["language"] for row in csv.DictReader(io.StringIO("\n".join(lines)))} == {
         "en", "sw", "th", MEAN,

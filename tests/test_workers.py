@@ -76,3 +76,7 @@ def test_cluster(source, columns, tiny_lm):
 def test_no_worker_is_refused(source, columns):
     with pytest.raises(ClasError, match="at least one worker"):
         list(run_in_processes(source, columns, 0))
+
+
+def test_nothing_left_to_do_is_no_work(source):
+    assert list(run_in_processes(source, [], 2)) == []

@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from ..errors import ClasError
+from ..hub import datasets_of_the_hub
 from ..languages import is_code
 from .files import align
 from .raw import Column, RawCorpus
@@ -69,21 +70,10 @@ def _whole(text: str) -> int:
 
 
 def _fetch(repo: str, config: str | None, options: Mapping[str, str], rows: int) -> list[_Row]:
-    try:
-        from datasets import load_dataset
-        from datasets.exceptions import DatasetsError
-    except ImportError as error:
-        raise ClasError(
-            "Data sets of the hub need another package: pip install 'clas-studio[hub]'."
-        ) from error
     split, revision = options.get("split", "test"), options.get("revision")
-    try:
-        stream = load_dataset(repo, config, split=split, revision=revision, streaming=True)
+    with datasets_of_the_hub(repo) as datasets:
+        stream = datasets.load_dataset(repo, config, split=split, revision=revision, streaming=True)
         return list(islice(stream, rows))
-    # No network, no such repository, configuration or split: each has its own exception.
-    except (DatasetsError, OSError, ValueError) as error:
-        first = (str(error).splitlines() or [""])[0][:300].rstrip(".")
-        raise ClasError(f"The data set {repo} can't be read: {first}.") from error
 
 
 def _several(repo: str, rows: Sequence[_Row], column: str | None) -> list[Column]:

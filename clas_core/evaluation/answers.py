@@ -10,8 +10,8 @@ from transformers import DynamicCache
 
 from ..models import LanguageModel
 from ..plan import SteeringPlan, steered
-from ..prompts import Prompt, Rendered, as_rendered
-from ..streaming import TextStream
+from ..prompts import Prompt, as_rendered
+from ..streaming import Answer
 from .branches import inputs, logits
 from .reading import TOKENS_AT_ONCE, Plans, Progress, read_prompts
 
@@ -40,7 +40,7 @@ def write_answers(
         written: dict[SteeringPlan | None, list[str]] = {}
         for plan, states, column in zip(batch.branches.plans, batch.states, texts):
             if plan not in written:
-                rows = [_Row(lm, rendered[i], stop_at_newline) for i in batch.rows]
+                rows = [Answer(lm, rendered[i], stop_at_newline) for i in batch.rows]
                 first = torch.cat([part.argmax(-1) for part in logits(lm, states[:, -1])])
                 cache, mask = batch.branches.cache(plan), batch.branches.mask
                 _write(lm, plan, cache, mask, first, rows, max_new_tokens)
@@ -60,7 +60,7 @@ def _write(
     cache: DynamicCache,
     mask: Tensor,
     tokens: Tensor,
-    rows: list[_Row],
+    rows: list[Answer],
     max_new_tokens: int,
 ) -> None:
     """Let every row write from its first token on; rows that are done leave the batch."""
@@ -80,27 +80,3 @@ def _write(
                 **inputs(lm, tokens[:, None], mask), past_key_values=cache, use_cache=True
             )
         tokens = output.logits[:, -1].argmax(-1)
-
-
-class _Row:
-    """What one prompt was answered with so far."""
-
-    def __init__(self, lm: LanguageModel, prompt: Rendered, stop_at_newline: bool) -> None:
-        self.text = ""
-        self.done = False
-        self._ends = prompt.end_ids
-        self._stop_at_newline = stop_at_newline
-        self._stream = TextStream(lm, prompt.token_ids)
-
-    def push(self, token: int) -> None:
-        if self.done:
-            return
-        if token in self._ends:
-            self.done = True
-            return
-        self.text += self._stream.push(token)
-        if self._stop_at_newline:
-            blank = len(self.text) - len(self.text.lstrip())
-            end = self.text.find("\n", blank)
-            if end >= 0:
-                self.text, self.done = self.text[:end], True

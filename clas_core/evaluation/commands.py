@@ -10,20 +10,22 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..atlas import Atlas
-from ..cli import _RECIPE_OPTIONS, _atlas, _bar, _load, _recipe
 from ..corpus import ParallelCorpus
 from ..errors import ClasError
 from ..models import LanguageModel
 from ..paths import replacing
 from ..recipe import Recipe
+from ..shell import RECIPE_OPTIONS, atlas_of, bar, open_model, recipe_of
 from .comparison import Comparison, compare
 from .engine import Cell, Column, load_items, reporting_columns, run, tuning_columns
 from .finding import Finding, Shift, find, measure_shifts
 from .items import Split, Task, Test, Validation
+from .prompting import Prompting
 from .report import write_report
 from .results import Log, Results, collect, describe, main_measures
 from .rows import Row, standard_rows, with_baselines
 from .sweep import (
+    Between,
     Sweep,
     grid,
     load_chosen,
@@ -35,6 +37,7 @@ from .sweep import (
 )
 from .tables import cell_text, score_text, to_csv, to_json, to_latex
 from .tasks import Likelihood, open_task
+from .verdict import headline, verdict
 from .workers import Source, run_in_processes
 
 S = TypeVar("S", bound=Split)
@@ -42,20 +45,20 @@ S = TypeVar("S", bound=Split)
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Score a recipe on validation items, or chosen settings on test items."""
-    recipe, tasks, codes = _recipe(arguments), _tasks(arguments), _codes(arguments)
-    lm = _load(recipe)
-    atlas = _atlas(arguments, recipe, lm)
+    recipe, tasks, codes = recipe_of(arguments), _tasks(arguments), _codes(arguments)
+    lm = open_model(recipe)
+    atlas, prompting = atlas_of(arguments, recipe, lm), Prompting.of(recipe, lm)
     if arguments.chosen:
-        chosen = load_chosen(arguments.chosen)
+        chosen = [one for path in arguments.chosen for one in load_chosen(path)]
         loaded = load_items(tasks, Test, codes, arguments.items)
-        columns = reporting_columns(loaded, chosen, arguments.controls)
+        columns = reporting_columns(loaded, chosen, arguments.controls, prompting=prompting)
         results: Results[Any] = _measure(arguments, recipe, lm, atlas, Test, columns)
         rows = columns[0].rows
     else:
         recipes = with_baselines(recipe) if arguments.baselines else (recipe,)
         rows = standard_rows(recipes, arguments.controls)
         tried = load_items(tasks, Validation, codes, arguments.items)
-        tuned = tuning_columns(tried, rows)
+        tuned = tuning_columns(tried, rows, prompting=prompting)
         results = _measure(arguments, recipe, lm, atlas, Validation, tuned)
     results = _with_shifts(arguments, results, lm, atlas, recipe, rows)
     results.save(arguments.out)
@@ -64,7 +67,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 def sweep(arguments: argparse.Namespace) -> None:
     """Try settings on validation items and write down the one to take."""
-    recipe, tasks, codes = _recipe(arguments), _tasks(arguments), _codes(arguments)
+    recipe, tasks, codes = recipe_of(arguments), _tasks(arguments), _codes(arguments)
     if arguments.likelihood:
         tasks = [Likelihood(task) for task in tasks]
     values = dict(_values(text) for text in arguments.grid)
@@ -72,10 +75,10 @@ def sweep(arguments: argparse.Namespace) -> None:
         settings = grid(recipe, values)
     else:
         settings = random_search(recipe, values, arguments.random, recipe.seed)
-    lm = _load(recipe)
-    atlas = _atlas(arguments, recipe, lm)
+    lm = open_model(recipe)
+    atlas, prompting = atlas_of(arguments, recipe, lm), Prompting.of(recipe, lm)
     loaded = load_items(tasks, Validation, codes, arguments.items)
-    columns = sweep_columns(loaded, settings, together=arguments.together)
+    columns = sweep_columns(loaded, settings, together=arguments.together, prompting=prompting)
     results = _measure(arguments, recipe, lm, atlas, Validation, columns)
     found = summarise(results, settings, num_layers=lm.num_layers)
     save_chosen(arguments.out, [found.chosen])
@@ -118,7 +121,7 @@ def _measure(
     log = Log(arguments.log, split, about) if arguments.log else None
     left = columns if log is None else log.open_columns(columns)
     cells: list[Cell[S]] = []
-    with _bar("scoring", "item") as progress:
+    with bar("scoring", "item") as progress:
         if arguments.workers == 1 and not arguments.cluster:
             found = run(lm, atlas, left, progress)
         else:
@@ -144,7 +147,7 @@ def _with_shifts(
         return results
     corpus = ParallelCorpus.open(recipe.corpus)
     codes = {cell.scores.language for cell in results.cells}
-    with _bar("moving", "plan") as progress:
+    with bar("moving", "plan") as progress:
         shifts = measure_shifts(lm, atlas, rows, corpus, codes, progress=progress)
     return Results(results.cells, {**results.about, "shifts": [vars(one) for one in shifts]})
 
@@ -167,6 +170,7 @@ def _put_out(arguments: argparse.Namespace, results: Results[Any]) -> None:
     else:
         for measure in comparison.measures:
             print(_table(comparison, *measure))
+        print(f"{comparison.rows[0]}: {headline(comparison)}.", *verdict(comparison), sep="\n")
 
 
 def _findings(comparison: Comparison) -> list[Finding]:
@@ -243,14 +247,17 @@ def _codes(arguments: argparse.Namespace) -> list[str] | None:
     return arguments.languages.split(",") if arguments.languages else None
 
 
-def _values(text: str) -> tuple[str, list[Any]]:
-    """A field and its values, of `alpha=0.5,1`."""
+def _values(text: str) -> tuple[str, list[Any] | Between]:
+    """A field and its values, of `alpha=0.5,1`, or its range, of `alpha=0..2`."""
     name, _, values = text.partition("=")
     name = name.replace("-", "_")
-    if name not in _RECIPE_OPTIONS or not values:
+    if name not in RECIPE_OPTIONS or not values:
         raise ClasError(f"{text!r} is no list of values: write one such as alpha=0.5,1,2.")
-    kind = _RECIPE_OPTIONS[name][0]
+    kind = RECIPE_OPTIONS[name][0]
+    low, dots, high = values.partition("..")
     try:
+        if dots and kind is float:
+            return name, Between(float(low), float(high))
         return name, [kind(value) for value in values.split(",")]
     except (ValueError, argparse.ArgumentTypeError) as error:
         raise ClasError(f"The values of {name} can't be read: {values!r}.") from error

@@ -108,9 +108,11 @@ def compare(results: Results[Any], anchor: str = ANCHOR, seed: int = 0) -> Compa
 def _compare_row(
     results: Results[Any], row: str, task: str, metric: str, anchor: str, seed: int
 ) -> list[Difference]:
+    # In the model's own order: workers are done with columns in any.
+    known = [*results.about.get("atlas", {}).get("languages", ()), *results.languages(task)]
     pairs = {
         language: (before, after)
-        for language in results.languages(task)
+        for language in sorted(results.languages(task), key=known.index)
         if (before := results.get(UNSTEERED, task, metric, language)) is not None
         and (after := results.get(row, task, metric, language)) is not None
     }

@@ -35,6 +35,7 @@ from .items import (
     only,
 )
 from .likelihood import log_likelihoods, tokenise
+from .prompting import PLAIN, Prompting
 from .reading import Plans, Progress
 from .rows import Row, check_names, standard_rows
 
@@ -58,6 +59,7 @@ class Work:
     items: Items[Any]
     rows: tuple[Row, ...]
     target: str
+    prompting: Prompting = PLAIN
 
 
 @dataclass(frozen=True)
@@ -66,17 +68,36 @@ class Column(Generic[S]):
 
     The anchor's items are dealt out in turn to `others`, the languages that are steered for: what
     steering for another language does to the anchor is what the anchor's column tells.
+
+    `chosen` are the settings that may be reported on test items: raises ClasError for a row of any
+    other, and if one of them was chosen on these items.
     """
 
     task: Task
     items: Items[S]
     rows: tuple[Row, ...]
     others: tuple[str, ...] = ()
+    prompting: Prompting = PLAIN
+    chosen: tuple[Chosen[Recipe], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.items.split is not Test:
+            return
+        for one in self.chosen:
+            one.admit(only(Test, self.items))
+        settings = [one.setting for one in self.chosen]
+        for row in self.rows:
+            if row.recipe is not None and row.recipe not in settings:
+                raise ClasError(
+                    f"{row.name}: a setting is told of test items after it was chosen on "
+                    "validation items; choose it by a sweep first."
+                )
 
     @property
     def works(self) -> tuple[Work, ...]:
+        kind, items = self.task.kind, self.items
         return tuple(
-            Work(self.task.kind, replace(self.items, items=self.items.items[part]), self.rows, code)
+            Work(kind, replace(items, items=items.items[part]), self.rows, code, self.prompting)
             for code, part in self._parts
         )
 
@@ -107,13 +128,18 @@ class Column(Generic[S]):
 
 
 def tuning_columns(
-    loaded: Sequence[tuple[Task, Items[Validation]]], rows: Sequence[Row], anchor: str = ANCHOR
+    loaded: Sequence[tuple[Task, Items[Validation]]],
+    rows: Sequence[Row],
+    anchor: str = ANCHOR,
+    prompting: Prompting = PLAIN,
 ) -> tuple[Column[Validation], ...]:
     """A column for each task and language, under any rows: settings may be tried out here.
 
     Raises ClasError for other than validation items, and for two rows of one name.
     """
-    return _columns([(task, only(Validation, items)) for task, items in loaded], rows, anchor)
+    return _columns(
+        [(task, only(Validation, items)) for task, items in loaded], rows, anchor, prompting
+    )
 
 
 def reporting_columns(
@@ -121,6 +147,7 @@ def reporting_columns(
     chosen: Sequence[Chosen[Recipe]],
     controls: int = 3,
     anchor: str = ANCHOR,
+    prompting: Prompting = PLAIN,
 ) -> tuple[Column[Test], ...]:
     """A column for each task and language, under settings that were chosen before.
 
@@ -130,13 +157,17 @@ def reporting_columns(
     """
     if not chosen:
         raise ClasError("There is no setting to report on: choose one by a sweep first.")
-    for one in chosen:
-        loaded = [(task, one.admit(items)) for task, items in loaded]
-    return _columns(loaded, standard_rows([one.setting for one in chosen], controls), anchor)
+    rows = standard_rows([one.setting for one in chosen], controls)
+    checked = [(task, only(Test, items)) for task, items in loaded]
+    return _columns(checked, rows, anchor, prompting, tuple(chosen))
 
 
 def _columns(
-    loaded: Sequence[tuple[Task, Items[S]]], rows: Sequence[Row], anchor: str
+    loaded: Sequence[tuple[Task, Items[S]]],
+    rows: Sequence[Row],
+    anchor: str,
+    prompting: Prompting,
+    chosen: tuple[Chosen[Recipe], ...] = (),
 ) -> tuple[Column[S], ...]:
     """Rows that only ask leave out tasks without a question."""
     rows = tuple(rows)
@@ -146,7 +177,8 @@ def _columns(
     found = []
     for task, items in loaded:
         mine = rows if task.kind in ("choice", "generate") else tuple(r for r in rows if not r.ask)
-        found.append(Column(task, items, mine, others if items.language == anchor else ()))
+        targets = others if items.language == anchor else ()
+        found.append(Column(task, items, mine, targets, prompting, chosen))
     return tuple(found)
 
 
@@ -202,21 +234,35 @@ def predict(
         rows = [row for row in work.rows if row.prefix(language) == prefix]
         plans = [row.plan(atlas, work.target) for row in rows]
         asked = replace(work.items, prefix=prefix + work.items.prefix)
-        found.update(zip(rows, _KINDS[work.kind](lm, asked, plans, progress)))
+        found.update(zip(rows, _KINDS[work.kind](lm, asked, plans, work.prompting, progress)))
     return [found[row] for row in work.rows]
 
 
-def _choices(lm: LanguageModel, items: Items[Any], plans: Plans, progress: Progress | None) -> Any:
-    chosen = items.of(ChoiceItem)
-    questions = [tokenise(lm, items.prefix + item.prompt, item.choices) for item in chosen]
+def _choices(
+    lm: LanguageModel,
+    items: Items[Any],
+    plans: Plans,
+    prompting: Prompting,
+    progress: Progress | None,
+) -> Any:
+    questions = [
+        tokenise(lm, prompting.put(lm, items.prefix + item.prompt), item.choices)
+        for item in items.of(ChoiceItem)
+    ]
     return log_likelihoods(lm, questions, plans, progress=progress)
 
 
-def _answers(lm: LanguageModel, items: Items[Any], plans: Plans, progress: Progress | None) -> Any:
+def _answers(
+    lm: LanguageModel,
+    items: Items[Any],
+    plans: Plans,
+    prompting: Prompting,
+    progress: Progress | None,
+) -> Any:
     asked = items.of(OpenItem)
     return write_answers(
         lm,
-        [items.prefix + item.prompt for item in asked],
+        [prompting.put(lm, items.prefix + item.prompt) for item in asked],
         plans,
         max_new_tokens=max(item.max_new_tokens for item in asked),
         stop_at_newline=asked[0].stop_at_newline,
@@ -224,13 +270,17 @@ def _answers(lm: LanguageModel, items: Items[Any], plans: Plans, progress: Progr
     )
 
 
-def _texts(lm: LanguageModel, items: Items[Any], plans: Plans, progress: Progress | None) -> Any:
+def _texts(
+    lm: LanguageModel, items: Items[Any], plans: Plans, _: Prompting, progress: Progress | None
+) -> Any:
     questions = [tokenise(lm, items.prefix, [item.text]) for item in items.of(TextItem)]
     found = log_likelihoods(lm, questions, plans, progress=progress)
     return [[scores[0] for scores in column] for column in found]
 
 
-def _states(lm: LanguageModel, items: Items[Any], plans: Plans, progress: Progress | None) -> Any:
+def _states(
+    lm: LanguageModel, items: Items[Any], plans: Plans, _: Prompting, progress: Progress | None
+) -> Any:
     pairs = items.of(PairItem)
     texts = [pair.text for pair in pairs] + [pair.anchor for pair in pairs]
     given = [plan for plan in plans if plan is not None]

@@ -14,11 +14,11 @@ from ..methods import bridge_layers
 from .comparison import Comparison, Difference
 from .finding import Finding
 from .items import LOWER_IS_BETTER
+from .numbers import is_share, scaled
 from .rows import CONTROL
 from .statistics import Interval
-from .sweep import Sweep, Tried
+from .sweep import Ranking, Tried
 
-_NOT_SHARES = frozenset({"bits_per_byte", "log_p"})
 _MARGIN = {"l": 8, "r": 8, "t": 8, "b": 8}
 _GREY = "#A7A7A7"
 
@@ -29,6 +29,7 @@ def gains_figure(comparison: Comparison, task: str, metric: str) -> go.Figure:
     codes = comparison.languages(task)
     names = [_language_name(code) for code in codes]
     colours = iter(OKABE_ITO * len(comparison.rows))
+    first_control = next((row for row in comparison.rows if row.startswith(CONTROL)), None)
     for row in comparison.rows:
         control = row.startswith(CONTROL)
         cells = [comparison.get(row, task, metric, code) for code in codes]
@@ -40,7 +41,9 @@ def gains_figure(comparison: Comparison, task: str, metric: str) -> go.Figure:
             x=[name for name, _ in shown],
             y=[scaled(gain.estimate, metric) for gain in gains],
             error_y=_error(gains, metric),
-            name=row,
+            name="random neurons" if control else row,
+            legendgroup="random neurons" if control else row,
+            showlegend=not (control and row != first_control),
             mode="markers",
             marker={"size": 6 if control else 9, "color": _GREY if control else next(colours)},
             text=[describe(cell) for _, cell in shown],
@@ -55,7 +58,7 @@ def gains_figure(comparison: Comparison, task: str, metric: str) -> go.Figure:
     return figure
 
 
-def sweep_heatmap(sweep: Sweep, num_layers: int) -> go.Figure:
+def sweep_heatmap(sweep: Ranking, num_layers: int) -> go.Figure:
     """Gain by strength and layers, all else as in the suggested setting; settings not tried are
     blank."""
     centre = sweep.tried[sweep.suggested].recipe
@@ -69,11 +72,13 @@ def sweep_heatmap(sweep: Sweep, num_layers: int) -> go.Figure:
     layers = sorted({_layers(one, num_layers) for one in shown})
     found = {(_layers(one, num_layers), one.recipe.alpha): one for one in shown}
     cells = [[found.get((where, alpha)) for alpha in strengths] for where in layers]
-    most = max(abs(one.gain.estimate) for one in shown) or 1.0
+    # Weak settings differ little and strong ones break down: these are all as dark.
+    sizes = sorted(abs(one.gain.estimate) for one in shown)
+    most = sizes[len(sizes) // 2] or sizes[-1] or 1.0
     figure = _blank()
     figure.add_heatmap(
         x=[f"{alpha:g}" for alpha in strengths],
-        y=[f"{first + 1} to {end}" for first, end in layers],
+        y=[f"{first + 1} to {end}" if end - first > 1 else str(end) for first, end in layers],
         z=[[None if one is None else one.gain.estimate for one in row] for row in cells],
         text=[["" if one is None else _interval(one.gain) for one in row] for row in cells],
         texttemplate="%{text}",
@@ -188,15 +193,10 @@ def _error(gains: Sequence[Interval], metric: str) -> dict[str, object]:
     }
 
 
-def scaled(value: float, metric: str) -> float:
-    """Shares in percent, all else as it is."""
-    return value if metric in _NOT_SHARES else 100 * value
-
-
 def _unit(metric: str) -> str:
     if metric in LOWER_IS_BETTER:
         return " (less is better)"
-    return "" if metric in _NOT_SHARES else " (points)"
+    return " (points)" if is_share(metric) else ""
 
 
 def _language_name(code: str) -> str:

@@ -20,8 +20,7 @@ from ..corpus import ParallelCorpus
 from ..loading import load
 from ..paths import ASSETS
 from ..plan import SteeringPlan, steered
-from ..recipe import Recipe
-from .recipes import read_recipe
+from ..recipe import Recipe, read_recipe
 
 
 class SteeredLM(HFLM):

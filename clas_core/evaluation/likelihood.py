@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import ClasError
 from ..models import LanguageModel
+from ..prompts import Prompt, Rendered
 from .branches import logits
 from .reading import TOKENS_AT_ONCE, Batch, Plans, Progress, common_start, pad, read_prompts
 
@@ -22,16 +23,21 @@ class Question:
     endings: tuple[tuple[int, ...], ...]
 
 
-def tokenise(lm: LanguageModel, prompt: str, endings: Sequence[str]) -> Question:
+def tokenise(lm: LanguageModel, prompt: Prompt, endings: Sequence[str]) -> Question:
     """Split prompt and endings into tokens as lm-evaluation-harness does, so that scores agree.
 
     Blanks at the prompt's end go over to the ending; both are tokenised as one text, and the
     ending's tokens are those past as many as the prompt alone has. An empty prompt stands for the
-    token that begins a text. Raises ClasError for an ending without a token.
+    token that begins a text. In a chat the answer begins with the ending's first letter. Raises
+    ClasError for an ending without a token.
     """
-    start = prompt.rstrip()
-    blanks = prompt[len(start) :]
-    if start:
+    start = prompt.rstrip() if isinstance(prompt, str) else ""
+    blanks = prompt[len(start) :] if isinstance(prompt, str) else ""
+    if isinstance(prompt, Rendered):
+        before = list(prompt.token_ids)
+        shorn = [ending.lstrip() for ending in endings]
+        after = lm.tokenizer(shorn, add_special_tokens=False)["input_ids"]
+    elif start:
         before = lm.tokenizer(start)["input_ids"]
         whole = lm.tokenizer([start + blanks + ending for ending in endings])["input_ids"]
         after = [row[len(before) :] for row in whole]

@@ -15,9 +15,11 @@ from ..paths import replacing
 from .comparison import MEAN, Comparison, Difference
 from .figures import describe, finding_figure, gains_figure, retrieval_figure, sweep_heatmap
 from .finding import Finding
+from .paper import paper_sentence
 from .statistics import Interval
-from .sweep import Sweep
+from .sweep import Ranking
 from .tables import LEVEL, cell_text, origin, score_text
+from .verdict import headline, verdict
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem;
@@ -37,7 +39,7 @@ def write_report(
     path: str | Path,
     comparison: Comparison,
     findings: Sequence[Finding] = (),
-    sweep: tuple[Sweep, int] | None = None,
+    sweep: tuple[Ranking, int] | None = None,
 ) -> None:
     """Write settings, tables and plots as one HTML file; `sweep` with the model's layers."""
     with replacing(path) as scratch:
@@ -47,12 +49,14 @@ def write_report(
 def to_html(
     comparison: Comparison,
     findings: Sequence[Finding] = (),
-    sweep: tuple[Sweep, int] | None = None,
+    sweep: tuple[Ranking, int] | None = None,
 ) -> str:
     """The report's text."""
     model = str(comparison.about.get("model", "a model"))
     parts = [
         f"<h1>Does steering help {escape(model)}?</h1>",
+        f"<p><strong>{escape(comparison.rows[0])}: {escape(headline(comparison))}.</strong></p>",
+        *(f"<p>{escape(sentence)}</p>" for sentence in verdict(comparison)),
         _definitions(origin(comparison.about)),
         *_measures(comparison),
     ]
@@ -90,6 +94,8 @@ def _measures(comparison: Comparison) -> Iterable[str]:
             yield f"<p>How often a random control did better: {escape(', '.join(wins))}.</p>"
         if smallest := _smallest(comparison, task, metric):
             yield f"<p>{smallest}</p>"
+        if beside := paper_sentence(task, metric):
+            yield f"<p>{escape(beside)}</p>"
         yield _plot(gains_figure(comparison, task, metric))
 
 
@@ -159,7 +165,7 @@ def _finding(finding: Finding) -> Iterable[str]:
     yield _plot(retrieval_figure(finding))
 
 
-def _sweep(sweep: Sweep, num_layers: int) -> Iterable[str]:
+def _sweep(sweep: Ranking, num_layers: int) -> Iterable[str]:
     suggested, best = sweep.tried[sweep.suggested], sweep.tried[sweep.best]
     yield "<h2>The sweep</h2>"
     yield (

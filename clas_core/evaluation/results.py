@@ -149,7 +149,7 @@ class Log(Generic[S]):
             file.write("".join(lines))
 
 
-_IDENTITY = ("model", "weights", "dtype", "atlas", "split", "rows")
+_IDENTITY = ("model", "weights", "dtype", "atlas", "split", "rows", "prompting")
 
 
 def describe(
@@ -165,6 +165,7 @@ def describe(
         "dtype": str(lm.dtype).removeprefix("torch."),
         "atlas": {"languages": list(atlas.languages), **atlas.meta},
         "split": split.name,
+        "prompting": [vars(one) for one in dict.fromkeys(column.prompting for column in columns)],
         "rows": [_plain(row.as_dict()) for row in rows],
         "items": {
             f"{column.task.name} {column.items.language}": len(column.items) for column in columns

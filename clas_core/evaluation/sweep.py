@@ -22,6 +22,7 @@ from ..paths import replacing
 from ..recipe import Recipe
 from .engine import ANCHOR, Column, tuning_columns
 from .items import LOWER_IS_BETTER, Chosen, Items, Scores, Task, Validation, only
+from .prompting import PLAIN, Prompting
 from .results import Results, main_measures
 from .rows import UNSTEERED, Row
 from .statistics import Interval, one_standard_error_choice, paired_bootstrap
@@ -31,24 +32,36 @@ SWEPT = ("alpha", "beta", "gamma", "lam", "tau", "shared_from", "layers", "metho
 _FORMAT = "clas-chosen-1"
 
 
-def grid(base: Recipe, values: Mapping[str, Sequence[Any]]) -> tuple[Recipe, ...]:
+@dataclass(frozen=True)
+class Between:
+    """All numbers from `low` to `high`: what a random search may draw from."""
+
+    low: float
+    high: float
+
+
+Values = Mapping[str, "Sequence[Any] | Between"]
+
+
+def grid(base: Recipe, values: Values) -> tuple[Recipe, ...]:
     """`base` with every combination of these fields' values, the last field changing fastest.
 
-    Raises ClasError for a field that no sweep changes, and for values that a recipe refuses.
+    Raises ClasError for a field that no sweep changes, for a range in place of values, and for
+    values that a recipe refuses.
     """
     _check_fields(values)
+    lists = {name: some for name, some in values.items() if not isinstance(some, Between)}
+    if ranges := sorted(values.keys() - lists.keys()):
+        raise ClasError(f"A grid has no ranges: list values of {ranges[0]}, or search at random.")
     return tuple(
-        replace(base, **dict(zip(values, combination))) for combination in product(*values.values())
+        replace(base, **dict(zip(lists, combination))) for combination in product(*lists.values())
     )
 
 
-def random_search(
-    base: Recipe, values: Mapping[str, Sequence[Any]], count: int, seed: int = 0
-) -> tuple[Recipe, ...]:
-    """`count` different combinations, drawn by `seed` from `grid`'s; all of them if there are no
-    more.
+def random_search(base: Recipe, values: Values, count: int, seed: int = 0) -> tuple[Recipe, ...]:
+    """`count` different combinations, drawn by `seed`; all of them if there are no more.
 
-    A field whose values are two numbers with a decimal point is drawn between them instead.
+    Raises ClasError as `grid` does; ranges are welcome here.
     """
     _check_fields(values)
     rng = random.Random(seed)
@@ -77,15 +90,17 @@ def sweep_columns(
     *,
     together: int = TOGETHER,
     anchor: str = ANCHOR,
+    prompting: Prompting = PLAIN,
 ) -> tuple[Column[Validation], ...]:
     """The columns of a sweep: `together` settings at a time, after the unsteered model.
 
     A killed run loses the column that it was at; `together=1` makes that one setting's.
     """
     rows = setting_rows(settings)
-    found = tuning_columns(loaded, [Row(UNSTEERED)], anchor)
+    found = tuning_columns(loaded, [Row(UNSTEERED)], anchor, prompting)
     for begin in range(0, len(rows), max(1, together)):
-        found += tuning_columns(loaded, rows[begin : begin + max(1, together)], anchor)
+        some = rows[begin : begin + max(1, together)]
+        found += tuning_columns(loaded, some, anchor, prompting)
     return found
 
 
@@ -100,12 +115,18 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """What a sweep found. `suggested`: the smallest setting within a standard error of the best."""
+class Ranking:
+    """How settings did. `suggested`: the smallest one within a standard error of the best."""
 
     tried: tuple[Tried, ...]
     suggested: int
     best: int
+
+
+@dataclass(frozen=True)
+class Sweep(Ranking):
+    """What a sweep found, with all scores."""
+
     results: Results[Validation]
     anchor: str = ANCHOR
 
@@ -204,16 +225,16 @@ def _gains(results: Results[Validation], row: str, anchor: str) -> tuple[list[fl
     return gains, groups
 
 
-def _check_fields(values: Mapping[str, Sequence[Any]]) -> None:
+def _check_fields(values: Values) -> None:
     if unknown := [name for name in values if name not in SWEPT]:
         raise ClasError(f"A sweep can't change {unknown[0]!r}: choose of {', '.join(SWEPT)}.")
-    if empty := [name for name, options in values.items() if not options]:
+    if empty := [name for name, options in values.items() if options in ((), [])]:
         raise ClasError(f"A sweep needs values for {empty[0]}.")
 
 
-def _draw(rng: random.Random, options: Sequence[Any]) -> Any:
-    if len(options) == 2 and all(isinstance(option, float) for option in options):
-        return round(rng.uniform(*options), 4)
+def _draw(rng: random.Random, options: Sequence[Any] | Between) -> Any:
+    if isinstance(options, Between):
+        return round(rng.uniform(options.low, options.high), 4)
     return rng.choice(list(options))
 
 

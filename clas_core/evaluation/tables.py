@@ -8,8 +8,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import ClasError
 from .comparison import MEAN, Comparison, Difference
-from .figures import scaled
+from .numbers import scaled
+from .statistics import Interval
 
 LEVEL = 0.05
 _COLUMNS = (
@@ -46,8 +48,22 @@ def to_json(comparison: Comparison) -> str:
     return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
 
 
+def from_json(text: str) -> Comparison:
+    """What `to_json` wrote. Raises ClasError for anything else."""
+    try:
+        data = json.loads(text)
+        return Comparison(
+            tuple(map(_unflat, data["differences"])),
+            {(w["row"], w["task"], w["metric"]): w["share"] for w in data["control_wins"]},
+            data["about"],
+            data["anchor"],
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise ClasError("This is no comparison: take what was saved as JSON.") from error
+
+
 def to_latex(comparison: Comparison) -> str:
-    """A booktabs table for each task and metric: gains by row and language.
+    """A booktabs table for each task and metric: unsteered scores, and gains by row.
 
     Bold where p, corrected over the languages, is below 0.05. The anchor's column stands apart.
     """
@@ -94,12 +110,20 @@ def _latex(comparison: Comparison, task: str, metric: str) -> str:
         r"\toprule",
         " & ".join([_escape(f"{task}, {metric}"), *map(_escape, ordered)]) + r" \\",
         r"\midrule",
+        " & ".join(["unsteered, score", *_scores(comparison, task, metric, ordered)]) + r" \\",
+        r"\midrule",
     ]
     for row in comparison.rows:
         cells = [comparison.get(row, task, metric, code) for code in ordered]
         if any(cells):
             lines.append(" & ".join([_escape(row), *map(_latex_cell, cells)]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _scores(comparison: Comparison, task: str, metric: str, codes: list[str]) -> list[str]:
+    """The unsteered scores that the gains are counted from."""
+    cells = [comparison.get(comparison.rows[0], task, metric, code) for code in codes]
+    return [score_text(cell) or "--" for cell in cells]
 
 
 def _latex_cell(cell: Difference | None) -> str:
@@ -111,6 +135,11 @@ def _latex_cell(cell: Difference | None) -> str:
 
 def _escape(text: str) -> str:
     return "".join("\\" + char if char in "&%$#_{}" else char for char in text)
+
+
+def _unflat(data: Mapping[str, Any]) -> Difference:
+    rest = {name: value for name, value in data.items() if name not in ("gain", "low", "high")}
+    return Difference(**rest, gain=Interval(data["gain"], data["low"], data["high"]))
 
 
 def _flat(difference: Difference) -> dict[str, Any]:

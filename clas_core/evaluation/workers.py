@@ -59,6 +59,8 @@ def run_in_processes(
         yield from run(source.open(), source.atlas, columns, progress)
         return
     works = [(number, work) for number, column in enumerate(columns) for work in column.works]
+    if not works:  # all of it is done already
+        return
     spread = _by_ray if cluster else _by_processes
     waiting: list[dict[int, list[Any]]] = [{} for _ in columns]
     done, total = 0, sum(len(column.items) for column in columns)

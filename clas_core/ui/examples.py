@@ -23,7 +23,8 @@ def examples_of(choice: Choice) -> Callable[[str], Sequence[str]]:
 
 @lru_cache
 def village_examples(code: str) -> tuple[str, ...]:
-    """Six prompts: questions and beginnings of stories in turn, the same ones in every language.
+    """Six prompts: beginnings of stories, on which steering shows first, and questions in turn,
+    the same ones in every language.
 
     None for a language outside the village.
     """
@@ -36,4 +37,4 @@ def village_examples(code: str) -> tuple[str, ...]:
     rng = random.Random(0)
     questions = [item.render(grammar).text for item in qa_items("test", 3)]
     begun = [render_story(Story(story.events[:2]), grammar, rng) for story in stories(5, "test", 3)]
-    return tuple(prompt for pair in zip(questions, begun, strict=True) for prompt in pair)
+    return tuple(prompt for pair in zip(begun, questions, strict=True) for prompt in pair)

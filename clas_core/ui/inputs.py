@@ -142,15 +142,12 @@ def make_recipe(
     )
 
 
-def defaults(
-    num_layers: int, languages: int, opening: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def defaults(num_layers: int, languages: int, opening: Recipe | None = None) -> dict[str, Any]:
     """The page's values before anyone touches it, by name.
 
-    `opening` are fields of a recipe that replace the general defaults: those that were calibrated
-    for a model.
+    `opening`: what was suggested for the model, in place of the general defaults.
     """
-    plain = Recipe(**(opening or {}))
+    plain = opening or Recipe()
     start, end = plain.layers or bridge_layers(num_layers)
     return {
         "strength": plain.alpha,

@@ -10,18 +10,16 @@ from typing import Any
 import gradio as gr
 
 from ..errors import ClasError
-from ..evaluation.comparison import MEAN, Difference
-from ..evaluation.figures import finding_figure, gains_figure, scaled
-from ..evaluation.finding import Finding
-from ..evaluation.items import LOWER_IS_BETTER
-from ..evaluation.results import main_measures
-from ..evaluation.rows import BASELINES, CONTROL
-from ..evaluation.tables import LEVEL, cell_text, score_text
+from ..evaluation.figures import finding_figure, gains_figure, sweep_heatmap
+from ..evaluation.rows import BASELINES
 from ..evaluation.tasks import KINDS
 from ..languages import get_language
+from ..recipe import Recipe
 from . import inputs
 from .components import figure_value, plotly_panel
 from .controls import Controls, named
+from .gains import rho_markup, tables, verdict_markup
+from .outcome import Outcome
 from .shelf import Shelf
 from .stops import Stops
 from .studio import Studio
@@ -39,20 +37,36 @@ is the language that must not lose.
 
 Settings that were chosen on the items they are reported on always look good. So there are two
 kinds of items: validation items to try things out on, as often as you like, and test items, used
-once, for strengths that were chosen on the others."""
+once, for settings that were chosen on the others."""
 
 TRY = "Try these settings (validation items)"
-CHOOSE = "Choose strengths, then report (validation, then test items)"
+CHOOSE = "Choose strength and layers, then report (validation, then test items)"
 FEW = ("en", "sw", "th", "hi", "tr")
+Updates = dict[Any, Any]
 
 
 @dataclass
 class MeasureTab:
-    languages: gr.Dropdown
+    """`take` asks for the setting that was chosen, which `outcome` holds."""
 
-    def renew(self, studio: Studio) -> dict[Any, Any]:
+    languages: gr.Dropdown
+    outcome: gr.State
+    take: gr.Button
+    results: _Results
+
+    def renew(self, studio: Studio) -> Updates:
         """Updates for another model."""
-        return {self.languages: gr.update(choices=_codes(studio), value=_first(studio))}
+        return {
+            self.languages: gr.update(choices=_codes(studio), value=_first(studio)),
+            **self.results.show(studio.measured),
+        }
+
+
+def chosen_setting(outcome: Outcome | None) -> Recipe | None:
+    """What the sweep of a measurement suggests, if it had one."""
+    if outcome is None or outcome.ranking is None:
+        return None
+    return outcome.ranking.tried[outcome.ranking.suggested].recipe
 
 
 def build_measure(shelf: Shelf, controls: Controls, prompt: gr.Textbox) -> MeasureTab:
@@ -88,19 +102,8 @@ def build_measure(shelf: Shelf, controls: Controls, prompt: gr.Textbox) -> Measu
     with gr.Row(elem_id="measure-actions"):
         start = gr.Button("Measure", variant="primary", elem_id="measure")
         cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="measure-cancel")
-    progress = markup(elem_id="measure-progress")
-    found = markup(elem_id="measure-table")
-    with gr.Column(visible=False, elem_id="measure-plots") as plots:
-        shown = gr.Radio([], label="Show", elem_id="measure-shown")
-        gains = plotly_panel(height=360, elem_id="measure-gains")
-        finding = plotly_panel(height=360, elem_id="measure-finding")
-        rho = markup(elem_id="measure-rho")
-        with gr.Row(elem_id="measure-files"):
-            buttons = [
-                gr.DownloadButton(label, size="sm")
-                for label in ("Table as CSV", "Data as JSON", "Table as LaTeX", "Report as HTML")
-            ]
-    ticket, trial_of = gr.State(""), gr.State(None)
+    results = _Results(studio.measured)
+    ticket = gr.State("")
     swap = [start, cancel]
 
     def begin() -> tuple[Any, Any, str]:
@@ -116,7 +119,7 @@ def build_measure(shelf: Shelf, controls: Controls, prompt: gr.Textbox) -> Measu
     def measure(
         ticket: str, names: Any, where: Any, codes: Any, others: Any, count: Any, purpose: Any,
         text: str, key: Any, *values: Any,
-    ) -> Iterator[dict[Any, Any]]:  # fmt: skip
+    ) -> Iterator[Updates]:  # fmt: skip
         stop = stops.event(ticket)
         try:
             studio = shelf.get(key)
@@ -129,74 +132,151 @@ def build_measure(shelf: Shelf, controls: Controls, prompt: gr.Textbox) -> Measu
             trial = Trial(studio, recipe, asked)
         except ClasError as error:
             stops.drop(ticket)
-            yield {progress: _sorry(error)}
+            yield {results.progress: _sorry(error)}
             return
         trial.start()
-        yield {plots: gr.update(visible=False), found: ""}
+        yield {results.plots: gr.update(visible=False), results.table: ""}
         try:
             drawn = 0
             while not trial.finished.wait(0.4):
                 if stop.is_set():
                     trial.cancel()
-                update: dict[Any, Any] = {progress: _progress(trial)}
+                update: Updates = {results.progress: _progress(trial)}
                 if len(trial.differences) != drawn:
                     drawn = len(trial.differences)
-                    update[found] = _tables(list(trial.differences.values()), False)
+                    update[results.table] = tables(list(trial.differences.values()), False)
                 yield update
         finally:
             trial.cancel()  # the tab was closed; no harm to one that is done
             stops.drop(ticket)
         if trial.error is not None:
-            yield {progress: _sorry(trial.error)}
-        elif trial.comparison is None:
-            yield {progress: f'<p class="quiet" role="status">{escape(trial.stage)}.</p>'}
+            yield {results.progress: _sorry(trial.error)}
+        elif trial.outcome is None:
+            said = f'<p class="quiet" role="status">{escape(trial.stage)}.</p>'
+            yield {results.progress: said}
         else:
-            yield finished(trial)
-
-    def finished(trial: Trial) -> dict[Any, Any]:
-        assert trial.comparison is not None
-        comparison = trial.comparison
-        measures = main_measures(comparison.measures)
-        choices = [(f"{task}, {metric}", number) for number, (task, metric) in enumerate(measures)]
-        files = {button: gr.update(value=path) for button, path in zip(buttons, trial.files())}
-        return {
-            progress: _verdict(trial),
-            found: _tables(list(comparison.differences), True),
-            plots: gr.update(visible=True),
-            shown: gr.update(choices=choices, value=0, visible=len(choices) > 1),
-            trial_of: (comparison, trial.findings),
-            **draw(0, (comparison, trial.findings)),
-            **files,
-        }
-
-    def draw(number: Any, of: Any) -> dict[Any, Any]:
-        if of is None or not isinstance(number, int):
-            return {gains: gr.skip()}
-        comparison, findings = of
-        measure = main_measures(comparison.measures)[number]
-        one = next((f for f in findings if (f.task, f.metric) == measure), None)
-        return {
-            gains: figure_value(
-                gains_figure(comparison, *measure), "Gains by language; the table has the numbers."
-            ),
-            finding: gr.update(visible=False)
-            if one is None
-            else gr.update(
-                value=figure_value(finding_figure(one), "Separation against gain."), visible=True
-            ),
-            rho: "" if one is None else _rho(one),
-        }
+            yield results.show(trial.outcome)
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False}
-    outputs = [progress, found, plots, shown, trial_of, gains, finding, rho, *buttons]
     start.click(begin, None, [*swap, ticket], **quiet).then(
         measure,
         [ticket, tasks, folder, languages, baselines, items, how, prompt, key, *controls.all],
-        outputs, show_progress="hidden", concurrency_limit=8, concurrency_id="measure",
+        results.all, show_progress="hidden", concurrency_limit=8, concurrency_id="measure",
     ).then(end, None, swap, **quiet)  # fmt: skip
     cancel.click(halt, ticket, swap, **quiet)
-    shown.input(draw, [shown, trial_of], [gains, finding, rho], show_progress="hidden")
-    return MeasureTab(languages)
+    return MeasureTab(languages, results.outcome, results.take, results)
+
+
+class _Results:
+    """Where a measurement is shown: sentences, tables, plots, files."""
+
+    def __init__(self, measured: Outcome | None) -> None:
+        """`measured`: what to open with."""
+        first = _values(measured, 0)
+        known = measured is not None
+        self.outcome = gr.State(measured)
+        self.progress = markup(
+            verdict_markup(measured) if measured else "", elem_id="measure-progress"
+        )
+        self.table = markup(_tables(measured), elem_id="measure-table")
+        with gr.Column(visible=known, elem_id="measure-plots") as self.plots:
+            self.shown = gr.Radio(
+                _choices(measured), value=0, label="Show", visible=len(_choices(measured)) > 1,
+                elem_id="measure-shown",
+            )  # fmt: skip
+            with gr.Column(elem_classes="figure-card"):
+                markup(title("Gains by language", "with the range of 95 % of resampled gains"))
+                self.gains = plotly_panel(height=360, elem_id="measure-gains")
+            with gr.Column(elem_classes="figure-card"):
+                below = "each dot a language under a method"
+                markup(title("Do gains go with languages drawing apart?", below))
+                self.finding = plotly_panel(height=340, elem_id="measure-finding")
+                self.rho = markup(first[2], elem_id="measure-rho")
+            with gr.Column(elem_classes="figure-card", visible=_swept(measured)) as self.sweep:
+                below = (
+                    "mean gain on validation items, of a task's main metric or of log p(true "
+                    "answer); orange: the suggested setting, grey: the best"
+                )
+                markup(title("How strength and layers were chosen", below))
+                self.heat = plotly_panel(height=280, elem_id="measure-heat")
+                self.take = gr.Button("Use the suggested setting", size="sm")
+            with gr.Row(elem_id="measure-files"):
+                paths = measured.files() if measured else [None] * 4
+                labels = ("Table as CSV", "Data as JSON", "Table as LaTeX", "Report as HTML")
+                self.buttons = [
+                    gr.DownloadButton(label, value=path, size="sm")
+                    for label, path in zip(labels, paths)
+                ]
+        self.gains.value, self.finding.value = first[0], first[1]
+        self.heat.value = _heat(measured)
+        self.shown.input(
+            lambda number, outcome: _values(outcome, number),
+            [self.shown, self.outcome],
+            [self.gains, self.finding, self.rho],
+            show_progress="hidden",
+        )
+
+    @property
+    def all(self) -> list[Any]:
+        return [
+            *(self.outcome, self.progress, self.table, self.plots, self.shown, self.gains),
+            *(self.finding, self.rho, self.sweep, self.heat, *self.buttons),
+        ]
+
+    def show(self, outcome: Outcome | None) -> Updates:
+        """Updates that show `outcome`, or nothing."""
+        choices = _choices(outcome)
+        gains, finding, rho = _values(outcome, 0)
+        paths = outcome.files() if outcome else [None] * len(self.buttons)
+        return {
+            self.outcome: outcome,
+            self.progress: verdict_markup(outcome) if outcome else "",
+            self.table: _tables(outcome),
+            self.plots: gr.update(visible=outcome is not None),
+            self.shown: gr.update(choices=choices, value=0, visible=len(choices) > 1),
+            self.gains: gains,
+            self.finding: finding,
+            self.rho: rho,
+            self.sweep: gr.update(visible=_swept(outcome)),
+            self.heat: _heat(outcome),
+            **{button: gr.update(value=path) for button, path in zip(self.buttons, paths)},
+        }
+
+
+def _values(outcome: Outcome | None, number: Any) -> tuple[Any, Any, str]:
+    """Of one task the figure of gains, that of the finding, and what it says."""
+    if outcome is None or not isinstance(number, int) or number >= len(outcome.measures):
+        return None, None, ""
+    task, metric = outcome.measures[number]
+    gains = figure_value(
+        gains_figure(outcome.comparison, task, metric), "Gains; the table has the numbers."
+    )
+    found = outcome.finding(task, metric)
+    if found is None:
+        return gains, None, '<p class="quiet">Too few languages or methods to tell.</p>'
+    drawn = figure_value(finding_figure(found), "Change of separation against gain.")
+    return gains, drawn, rho_markup(found)
+
+
+def _heat(outcome: Outcome | None) -> Any:
+    if outcome is None or outcome.ranking is None:
+        return None
+    figure = sweep_heatmap(outcome.ranking, outcome.num_layers)
+    best = outcome.ranking.tried[outcome.ranking.suggested]
+    return figure_value(figure, f"Gain by strength and layers. Suggested: {best.name}.")
+
+
+def _swept(outcome: Outcome | None) -> bool:
+    return outcome is not None and outcome.ranking is not None
+
+
+def _tables(outcome: Outcome | None) -> str:
+    return tables(list(outcome.comparison.differences), True) if outcome else ""
+
+
+def _choices(outcome: Outcome | None) -> list[tuple[str, int]]:
+    measures = outcome.measures if outcome else []
+    return [(f"{task}, {metric}", number) for number, (task, metric) in enumerate(measures)]
 
 
 def _codes(studio: Studio) -> list[tuple[str, str]]:
@@ -227,115 +307,3 @@ def _progress(trial: Trial) -> str:
         f'<p class="quiet" role="status">{stage}: {trial.done} of {trial.total}{soon}</p>'
         f'<progress max="{trial.total}" value="{trial.done}" aria-label="measured"></progress>'
     )
-
-
-def _verdict(trial: Trial) -> str:
-    """What the table says of the first steered row, in a sentence or two."""
-    comparison = trial.comparison
-    assert comparison is not None
-    row = comparison.rows[0]
-    sentences = []
-    for task, metric in main_measures(comparison.measures):
-        cells = [
-            d for d in comparison.differences
-            if (d.row, d.task, d.metric) == (row, task, metric) and d.language != MEAN
-        ]  # fmt: skip
-        sure = [d for d in cells if d.p_holm < LEVEL and d.better]
-        better = [get_language(d.language).name for d in sure if d.better > 0]
-        worse = [get_language(d.language).name for d in sure if d.better < 0]
-        parts = [
-            f"{word} in {', '.join(names)}"
-            for word, names in (("better", better), ("worse", worse))
-            if names
-        ]
-        say = " and ".join(parts) or "no language changed more than chance would"
-        won = comparison.control_wins.get((row, task, metric))
-        chance = (
-            "" if won is None else f"; random controls do better in {won:.0%}, ties counted half"
-        )
-        sentences.append(f"{task}: {say}{chance}.")
-    kind = "test" if trial.asked.choose else "validation"
-    text = f"{escape(row)} on {kind} items. {escape(' '.join(sentences))}"
-    return f'<p class="verdict" role="status">{text}</p>'
-
-
-def _rho(finding: Finding) -> str:
-    gain, retrieval = finding.gain, finding.retrieval
-    if gain.estimate != gain.estimate:
-        return '<p class="quiet">Nothing moved or nothing gained: no correlation to speak of.</p>'
-
-    def said(value: Any) -> str:
-        numbers = (value.estimate, value.low, value.high)
-        estimate, low, high = (f"{number:+.2f}".replace("-", "−") for number in numbers)
-        return f"{estimate} (95 % between {low} and {high})"
-
-    text = (
-        f"Spearman's ρ between separation and gain: {said(gain)}; between separation and "
-        f"translations found: {said(retrieval)}. The paper reports gains that go with separation."
-    )
-    return f'<p class="quiet">{text}</p>'
-
-
-def _tables(differences: list[Difference], whole: bool) -> str:
-    measures = main_measures((d.task, d.metric) for d in differences)
-    return "".join(_table(differences, *measure, whole) for measure in measures)
-
-
-def _table(differences: list[Difference], task: str, metric: str, whole: bool) -> str:
-    cells = {(d.row, d.language): d for d in differences if (d.task, d.metric) == (task, metric)}
-    rows = list(dict.fromkeys(row for row, _ in cells))
-    order = {"en": 2, MEAN: 1}
-    codes = sorted(dict.fromkeys(code for _, code in cells), key=lambda c: order.get(c, 0))
-    names = ["mean" if code == MEAN else get_language(code).name for code in codes]
-    head = "".join(
-        f'<th scope="col"{_apart(code)}>{escape(name)}</th>' for code, name in zip(codes, names)
-    )
-    before = "".join(
-        f"<td{_apart(code)}>{score_text(cells.get((rows[0], code)))}</td>" for code in codes
-    )
-    body = "".join(
-        f'<tr class="{"control" if row.startswith(CONTROL) else ""}">'
-        f'<th scope="row">{escape(row)}</th>'
-        + "".join(_cell(cells.get((row, code)), code) for code in codes)
-        + "</tr>"
-        for row in rows
-    )
-    count = next(iter(cells.values())).items
-    unit = "" if metric in LOWER_IS_BETTER else ", in points"
-    least = [
-        d.detectable for (row, code), d in cells.items()
-        if row == rows[0] and code not in (MEAN, "en") and d.detectable == d.detectable
-    ]  # fmt: skip
-    note = ""
-    if whole and least:
-        smallest = scaled(sorted(least)[len(least) // 2], metric)
-        note = (
-            f'<p class="quiet">So many items show a gain of {smallest:.1f} or more with 80 % '
-            "certainty in the middle language; smaller ones would go unseen.</p>"
-        )
-    return (
-        title(f"{task}: {metric}", f"gains over the model left alone{unit}, {count} items")
-        + '<div class="wide"><table class="gains"><thead><tr><th></th>'
-        + f'{head}</tr></thead><tbody><tr class="before"><th scope="row">left alone</th>{before}'
-        + f"</tr>{body}</tbody></table></div>{note}"
-    )
-
-
-def _cell(cell: Difference | None, code: str) -> str:
-    if cell is None:
-        return f"<td{_apart(code)}>…</td>"
-    low, high = (scaled(x, cell.metric) for x in (cell.gain.low, cell.gain.high))
-    sure = cell.p_holm < LEVEL
-    size = min(1.0, abs(scaled(cell.better, cell.metric)) / 10)
-    side = "gain" if cell.better > 0 else "loss"
-    style = f' style="--size: {size:.2f}"' if cell.better else ""
-    classes = f"{side if cell.better else ''} {'sure' if sure else ''}".strip()
-    span = f"{low:+.1f} to {high:+.1f}".replace("-", "−")
-    text = cell_text(cell).replace("-", "−")
-    return f'<td class="{classes}"{_apart(code, True)}{style}>{text}<small>{span}</small></td>'
-
-
-def _apart(code: str, has_class: bool = False) -> str:
-    if code != "en":
-        return ""
-    return ' data-apart="yes"' if has_class else ' class="apart"'

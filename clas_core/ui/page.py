@@ -1,4 +1,4 @@
-"""The whole page: head, controls at the side, four tabs; and how it is launched."""
+"""The whole page: head, controls at the side, tabs; and how it is launched."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from .components import fold_button
 from .controls import NAMES, build_controls
 from .library import Library
 from .map import build_map
-from .measure import build_measure
+from .measure import build_measure, chosen_setting
 from .model import build_model
 from .neurons import build_neurons
+from .outcome import Outcome
 from .plotly_file import PLOTLY_JS
 from .shelf import Shelf
 from .steer import build_steer, first_prompt
@@ -165,9 +166,26 @@ def build(studio: Studio) -> gr.Blocks:
                 return [gr.skip()] * len(NAMES)
             return [start[name] for name in NAMES]
 
-        done = controls.reset.click(reset, key, controls.all, **QUIET)
-        for then in (steer.describe, map_.redraw, neurons.recount):
-            done.then(**then)
+        def take(outcome: Outcome | None, *values: Any) -> list[Any]:
+            """The suggested setting at the side; what steers nothing stays as it is."""
+            recipe, now = chosen_setting(outcome), dict(zip(NAMES, values))
+            if recipe is not None:
+                now |= {
+                    name: getattr(recipe, name)
+                    for name in ("method", "beta", "gamma", "tau", "specific")
+                }
+                now["strength"] = recipe.alpha
+                if recipe.layers is not None:
+                    now["first_layer"], now["last_layer"] = recipe.layers[0] + 1, recipe.layers[1]
+                now["shared_from"] = recipe.shared_from or now["shared_from"]
+            return [now[name] for name in NAMES]
+
+        for done in (
+            controls.reset.click(reset, key, controls.all, **QUIET),
+            measure.take.click(take, [measure.outcome, *controls.all], controls.all, **QUIET),
+        ):
+            for then in (steer.describe, map_.redraw, neurons.recount):
+                done.then(**then)
     return page.queue(max_size=studio.profile.queue, default_concurrency_limit=4, api_open=False)
 
 

@@ -21,9 +21,10 @@ from .views import View
 
 ABOUT = """The same model answers your prompt twice, in one pass. On the left it is left alone. On
 the right, in its last layers, neurons that work for every language are turned up and neurons that
-work for one language only are turned down, by the strength you choose. Words that differ are
-marked. Even where the words are the same, the strip below shows how far each next-word guess was
-moved. Nothing in the model itself is changed: set the strength to Off and both sides are equal."""
+work for one language only are turned down, by the strength you choose; below zero it is the other
+way round. Words that differ are marked. Even where the words are the same, the strip below shows
+how far each next-word guess was moved. Nothing in the model itself is changed: set the strength to
+Off and both sides are equal."""
 MOST_EXAMPLES = 24  # languages that a row of buttons still shows well
 
 

@@ -31,12 +31,12 @@ from ..plan import SteeringPlan
 from ..prompts import Rendered, is_chat_model, render
 from ..published import PublishedNeurons, recategorize
 from ..recipe import Recipe
-from ..village.calibrate import verdict
 from . import inputs
 from .choice import Choice, parse_model
 from .examples import examples_of
 from .gate import Gate
 from .mapper import Mapper
+from .outcome import Outcome, read_outcome, told
 from .profile import Profile
 from .threads import quickest_threads
 from .views import View, control_of, steer_view
@@ -65,7 +65,8 @@ class Studio:
         map_sentences: int | None = None,
         examples: Callable[[str], Sequence[str]] | None = None,
         first_screen: Mapping[str, Any] | None = None,
-        calibration: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        measured: Outcome | None = None,
     ):
         self.lm, self.choice, self.atlas = lm, choice, atlas
         self.corpus, self.key = choice.corpus, choice.key
@@ -73,10 +74,10 @@ class Studio:
         self.gate = gate or Gate()
         self.examples = examples or examples_of(choice)
         self.first_screen = first_screen
-        measured = calibration or {}
-        self.collapse: float | None = measured.get("collapse")
-        self.opening = measured.get("opening", {})  # replaces the general defaults
-        self.verdict = verdict(measured) if measured else ""
+        self.collapse: float | None = (settings or {}).get("collapse")
+        self.opening = Recipe.suggested(choice.model) if settings else Recipe()
+        self.measured = measured
+        self.verdict = told(measured) if measured else ""
         self.example_codes = [code for code in atlas.languages if self.examples(code)]
         self.fallback = "sw" if "sw" in atlas.languages else atlas.languages[-1]
         # The queue's limits can be passed by with plain requests; this can't.
@@ -98,13 +99,15 @@ class Studio:
         path = VILLAGE / "atlas.safetensors"
         if not (model == profile.corpus == "village" and path.is_file()):
             return cls(lm, choice, measure_cached(lm, corpus), profile=profile)
+        settings, measured = _json(VILLAGE / "settings.json"), VILLAGE / "measured.json"
         return cls(
             lm,
             choice,
             Atlas.load(path),
             profile=profile,
             first_screen=_json(VILLAGE / "first_screen.json"),
-            calibration=_json(VILLAGE / "calibration.json"),
+            settings=settings,
+            measured=read_outcome(measured, settings) if settings and measured.is_file() else None,
         )
 
     def warm_up(self) -> threading.Thread:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -15,22 +14,23 @@ from typing import Any, TypeVar
 
 from ..atlases import cache_folder
 from ..errors import ClasError
-from ..evaluation.comparison import Comparison, Difference, compare
+from ..evaluation.comparison import Difference, compare
 from ..evaluation.engine import Column, load_items, reporting_columns, run, tuning_columns
-from ..evaluation.finding import Finding, find, measure_shifts
-from ..evaluation.items import Chosen, Split, Task, Test, Validation
-from ..evaluation.report import write_report
+from ..evaluation.finding import find, measure_shifts
+from ..evaluation.items import Split, Task, Test, Validation
+from ..evaluation.prompting import Prompting
 from ..evaluation.results import Log, Results, describe, main_measures
 from ..evaluation.rows import Row, standard_rows, with_baselines
-from ..evaluation.sweep import grid, summarise, sweep_columns
-from ..evaluation.tables import to_csv, to_json, to_latex
+from ..evaluation.sweep import Sweep, grid, summarise, sweep_columns
 from ..evaluation.tasks import KINDS, Likelihood, open_task
 from ..recipe import Recipe
+from .outcome import Outcome
 from .studio import Studio
 
 S = TypeVar("S", bound=Split)
 
 STRENGTHS = (-0.5, 0.25, 0.5, 1.0)  # among which a method's own is chosen
+JUDGED = 60  # items of a task and language to choose by, at most
 CONTROLS = 2
 _ONE = threading.Lock()  # measuring takes the whole machine: one at a time
 
@@ -63,11 +63,11 @@ class Trial:
         self.stage = "Waiting for another measurement to end"
         self.done, self.total = 0, 0  # items
         self.differences: dict[tuple[str, str, str, str], Difference] = {}  # so far
-        self.comparison: Comparison | None = None  # in the end
-        self.findings: list[Finding] = []
+        self.outcome: Outcome | None = None  # in the end
         self.error: ClasError | None = None
         self.finished = threading.Event()
         self._recipe = recipe
+        self._prompting = Prompting.of(recipe, studio.lm)
         self._stop = threading.Event()
         self._begun = 0.0
         if studio.choice.published:
@@ -91,19 +91,6 @@ class Trial:
         if not self.done or passed < 2:
             return None
         return passed / self.done * (self.total - self.done)
-
-    def files(self) -> list[str]:
-        """The comparison as CSV, JSON, LaTeX and a report that opens offline."""
-        if self.comparison is None:
-            raise ClasError("There is nothing to take away yet: measure first.")
-        folder = Path(tempfile.mkdtemp())
-        texts = {"csv": to_csv, "json": to_json, "tex": to_latex}
-        for ending, form in texts.items():
-            (folder / f"clas-measure.{ending}").write_text(form(self.comparison), "utf-8")
-        write_report(folder / "clas-report.html", self.comparison, self.findings)
-        return [str(folder / f"clas-measure.{ending}") for ending in texts] + [
-            str(folder / "clas-report.html")
-        ]
 
     def _work(self) -> None:
         try:
@@ -130,18 +117,21 @@ class Trial:
             for number, recipe in enumerate(with_baselines(self._recipe))
             if number == 0 or recipe.method in self.asked.baselines
         ]
+        sweeps: list[Sweep] = []
         if self.asked.choose:
-            chosen = [self._choose(recipe) for recipe in recipes]
+            sweeps = [self._choose(recipe) for recipe in recipes]
+            chosen = [sweep.chosen for sweep in sweeps]
             self.stage = "Reporting on test items"
             loaded = load_items(self._tasks, Test, self.asked.languages, self.asked.items)
-            columns = reporting_columns(loaded, chosen, CONTROLS)
+            columns = reporting_columns(loaded, chosen, CONTROLS, prompting=self._prompting)
             rows: Sequence[Row] = columns[0].rows
             results: Results[Any] = self._measure(Test, columns, show=True)
         else:
             self.stage = "Trying out on validation items"
             tried = load_items(self._tasks, Validation, self.asked.languages, self.asked.items)
             rows = standard_rows(recipes, CONTROLS)
-            results = self._measure(Validation, tuning_columns(tried, rows), show=True)
+            tuned = tuning_columns(tried, rows, prompting=self._prompting)
+            results = self._measure(Validation, tuned, show=True)
         self.stage, self.done, self.total = "Measuring how far the languages move", 0, 0
         corpus = self.studio.choice.corpus
         shifts = []
@@ -151,24 +141,33 @@ class Trial:
             )
         comparison = compare(results)
         found = (find(comparison, shifts, *m) for m in main_measures(comparison.measures))
-        self.findings = [finding for finding in found if finding is not None]
         self.differences = {
             (d.row, d.task, d.metric, d.language): d for d in comparison.differences
         }
-        self.comparison = comparison
+        self.outcome = Outcome(
+            comparison,
+            tuple(finding for finding in found if finding is not None),
+            sweeps[0] if sweeps else None,
+            self.studio.num_layers,
+        )
 
-    def _choose(self, recipe: Recipe) -> Chosen[Recipe]:
-        """A method's strength, by the true answers' log-likelihoods on validation items."""
-        self.stage = f"Choosing a strength for {recipe.method} on validation items"
-        settings = grid(recipe, {"alpha": STRENGTHS})
+    def _choose(self, recipe: Recipe) -> Sweep:
+        """A method's strength and layers, by the true answers' log-likelihoods on validation
+        items."""
+        self.stage = f"Choosing strength and layers for {recipe.method} on validation items"
+        values: dict[str, Any] = {"alpha": STRENGTHS}
+        if recipe.method != "DiffMean":  # its shifts would add up over several layers
+            values["layers"] = _bridges(self.studio.num_layers)
+        settings = grid(recipe, values)
         judged = [
             Likelihood(task) if task.kind in ("choice", "generate") else task
             for task in self._tasks
         ]
-        few = min(self.asked.items, 60)
+        few = min(self.asked.items, JUDGED)
         loaded = load_items(judged, Validation, self.asked.languages, few)
-        results = self._measure(Validation, sweep_columns(loaded, settings), show=False)
-        return summarise(results, settings, num_layers=self.studio.num_layers).chosen
+        columns = sweep_columns(loaded, settings, prompting=self._prompting)
+        results = self._measure(Validation, columns, show=False)
+        return summarise(results, settings, num_layers=self.studio.num_layers)
 
     def _measure(self, split: type[S], columns: Sequence[Column[S]], show: bool) -> Results[S]:
         lm, atlas = self.studio.lm, self.studio.atlas
@@ -199,6 +198,12 @@ class Trial:
     def _check(self) -> None:
         if self._stop.is_set():
             raise _Stopped
+
+
+def _bridges(num_layers: int) -> list[tuple[int, int]]:
+    """The last layer, the last quarter, the last half."""
+    counts = sorted({1, max(1, num_layers // 4), max(1, num_layers // 2)})
+    return [(num_layers - count, num_layers) for count in counts]
 
 
 def _open(name: str, studio: Studio, folder: str) -> Task:

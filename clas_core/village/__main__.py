@@ -7,20 +7,20 @@ import json
 import random
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from ..atlas import Atlas
 from ..corpus import ParallelCorpus
+from ..errors import ClasError
 from ..loading import load
 from ..neurons import select
 from ..paths import ASSETS
-from .calibrate import calibrate
 from .card import card
 from .evaluate import evaluate, table
 from .grammar import CODES, VERDICTS, Grammar, GrammarError, all_fillers
+from .measured import save, study
 from .train import PRESETS, Settings, train
 from .world import EVENT_SLOTS, QUESTION_SLOTS, Event, Question, stories
 
@@ -88,20 +88,23 @@ def write_corpus(path: Path, count: int = 240) -> None:
     path.write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
-def write_measures(folder: Path) -> None:
-    """Measure what the page needs of the embedded model: its atlas and its opening settings."""
-    lm = replace(load(folder), name="village")  # wherever this copy of it stands
+def write_measures(run: Path, workers: int) -> None:
+    """Measure what the page needs of the embedded model: atlas, opening settings, what they do."""
+    lm = load("village")
+    folder = MODEL.parent
     atlas = Atlas.measure(lm, ParallelCorpus.bundled("village"))
-    atlas.save(folder.parent / "atlas.safetensors")
-    bar = tqdm(desc="Trying settings", unit="setting")
+    atlas.save(folder / "atlas.safetensors")
+    with tqdm(unit="item") as bar:
 
-    def progress(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
+        def progress(stage: str, done: int, total: int) -> None:
+            if bar.desc != stage + ": ":
+                bar.set_description(stage)
+                bar.reset(total)
+            bar.update(done - bar.n)
 
-    found = calibrate(lm, atlas, progress=progress)
-    text = json.dumps(found, indent=1) + "\n"
-    (folder.parent / "calibration.json").write_text(text, encoding="utf-8")
+        settings, measured = study(lm, atlas, run, workers=workers, progress=progress)
+    save(folder / "settings.json", settings)
+    save(folder / "measured.json", measured)
 
 
 def write_card(folder: Path, items: int, tau: float) -> None:
@@ -135,12 +138,24 @@ def main() -> int:
     trains.add_argument("--run", type=Path, default=Path("runs/village"))
     trains.add_argument("--out", type=Path, default=MODEL)
     commands.add_parser("corpus", help="write the parallel sentences")
-    commands.add_parser("measure", help="measure the model's atlas and the page's settings")
+    measures = commands.add_parser(
+        "measure", help="measure the atlas, choose the page's settings, tell what steering does"
+    )
+    measures.add_argument("--run", type=Path, default=Path("runs/measure"), help="resumes there")
+    measures.add_argument("--workers", type=int, default=2, help="processes")
     cards = commands.add_parser("card", help="measure the model, write its card")
     cards.add_argument("--model", type=Path, default=MODEL)
     cards.add_argument("--items", type=int, default=300, help="test items a language and task")
     cards.add_argument("--tau", type=float, default=0.1)
     args = parser.parse_args()
+    try:
+        return run(args)
+    except ClasError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def run(args: argparse.Namespace) -> int:
     match args.command:
         case "check":
             return check(args.codes or list(CODES))
@@ -151,7 +166,7 @@ def main() -> int:
         case "corpus":
             write_corpus(CORPUS)
         case "measure":
-            write_measures(MODEL)
+            write_measures(args.run, args.workers)
         case "card":
             write_card(args.model, args.items, args.tau)
     return 0

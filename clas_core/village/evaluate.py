@@ -9,7 +9,8 @@ from functools import cache
 from statistics import mean
 from typing import Any
 
-from ..evaluation.choices import Progress, choice_log_likelihoods
+from ..evaluation.likelihood import log_likelihoods, tokenise
+from ..evaluation.reading import Progress
 from ..evaluation.scoring import contains, exact_match, token_f1, words
 from ..generation import generate_batch
 from ..languages import get_language
@@ -43,10 +44,7 @@ def evaluate(
     split: str = "test",
     progress: Progress | None = None,
 ) -> dict[str, Scores]:
-    """`Scores` of every language on `items` items a task. The same items in every language.
-
-    Inside `steered(...)` they are the steered model's.
-    """
+    """`Scores` of every language on `items` items a task. The same items in every language."""
     questions, statements = qa_items(split, items), nli_items(split, items)
     result = {}
     for done, code in enumerate(codes):
@@ -74,10 +72,10 @@ def score_qa(lm: LanguageModel, code: str, items: Sequence[QAItem]) -> dict[str,
 def nli_hits(lm: LanguageModel, code: str, items: Sequence[NLIItem]) -> list[bool]:
     """Of each item, whether its true verdict is the likeliest of the three."""
     prompts = [item.render(Grammar.load(code)) for item in items]
-    likely = choice_log_likelihoods(
-        lm, [prompt.text for prompt in prompts], prompts[0].choices
-    ).argmax(1)
-    return [VERDICTS[k] == item.verdict for k, item in zip(likely.tolist(), items)]
+    (likely,) = log_likelihoods(lm, [tokenise(lm, p.text, p.choices) for p in prompts])
+    return [
+        VERDICTS[scores.index(max(scores))] == item.verdict for scores, item in zip(likely, items)
+    ]
 
 
 def score_stories(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ...errors import ClasError
+from ...hub import datasets_of_the_hub
 from ...languages import canonical_codes
 
 Row = Mapping[str, Any]
@@ -24,35 +24,19 @@ def is_hub(source: str) -> bool:
 def hub_rows(source: str, repo: str, config: str, split: str) -> list[Row]:
     """The rows of a data set's `split`. Raises ClasError if it can't be had."""
     repo = _repo(source, repo)
-    with _hub(f"{repo} ({config}, {split})") as datasets:
+    with datasets_of_the_hub(f"{repo} ({config}, {split})") as datasets:
         return list(datasets.load_dataset(repo, config, split=split))
 
 
 def hub_configs(source: str, repo: str) -> list[str]:
     """The names of a data set's configurations. Raises ClasError if it can't be had."""
     repo = _repo(source, repo)
-    with _hub(repo) as datasets:
+    with datasets_of_the_hub(repo) as datasets:
         return list(datasets.get_dataset_config_names(repo))
 
 
 def _repo(source: str, repo: str) -> str:
     return source.removeprefix(HUB).removeprefix(":") or repo
-
-
-@contextmanager
-def _hub(what: str) -> Iterator[Any]:
-    try:
-        import datasets
-    except ImportError as error:
-        raise ClasError(
-            "Benchmarks of the hub need another package: pip install 'clas-studio[hub]'."
-        ) from error
-    try:
-        yield datasets
-    # No network, no such repository, configuration or split: each has its own exception.
-    except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
-        first = (str(error).splitlines() or [""])[0][:300].rstrip(".")
-        raise ClasError(f"The data set {what} can't be read: {first}.") from error
 
 
 def language_files(folder: str, pattern: str) -> dict[str, Path]:

@@ -15,7 +15,9 @@ function drawMarks() {
     ...props.marks.map((mark) => {
       const item = document.createElement("button");
       item.type = "button";
-      item.className = `strength-mark ${mark.kind}`;
+      // Two labels too close to stand side by side: the default's goes a line lower.
+      const near = props.marks.some((m) => m !== mark && Math.abs(share(m.value) - share(mark.value)) < 0.17);
+      item.className = `strength-mark ${mark.kind}${near && mark.kind === "default" ? " low" : ""}`;
       item.style.left = place(mark.value);
       item.textContent = mark.label;
       item.title = `${mark.title} (${mark.value})`;

@@ -1,0 +1,21 @@
+"""How scores are written: shares in percent and points, all else as it is."""
+
+from __future__ import annotations
+
+_NOT_SHARES = frozenset({"bits_per_byte", "log_p"})
+
+
+def is_share(metric: str) -> bool:
+    """Whether a score of this metric is a share of something right."""
+    return metric not in _NOT_SHARES
+
+
+def scaled(value: float, metric: str) -> float:
+    """Shares in percent, all else as it is."""
+    return 100 * value if is_share(metric) else value
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """With its sign, a minus as long as a plus; what rounds to 0 has none."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")

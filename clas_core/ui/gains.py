@@ -1,0 +1,114 @@
+"""The Measure tab's markup: tables of gains, sentences, progress."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+from ..evaluation.comparison import MEAN, Difference
+from ..evaluation.finding import Finding
+from ..evaluation.items import LOWER_IS_BETTER
+from ..evaluation.numbers import scaled
+from ..evaluation.results import main_measures
+from ..evaluation.rows import CONTROL
+from ..evaluation.tables import LEVEL, cell_text, score_text
+from ..evaluation.verdict import headline
+from ..languages import get_language
+from .outcome import Outcome
+from .text import title
+
+
+def verdict_markup(outcome: Outcome) -> str:
+    """What the table says of the first row."""
+    comparison = outcome.comparison
+    kind, day = comparison.about["split"], comparison.about["date"][:10]
+    answer = headline(comparison)
+    head = escape(
+        f"{answer[0].upper()}{answer[1:]}. {comparison.rows[0]} on {kind} items, measured {day}:"
+    )
+    lines = "".join(f"<li>{escape(sentence)}</li>" for sentence in outcome.sentences)
+    return f'<div class="verdict" role="status"><p>{head}</p><ul>{lines}</ul></div>'
+
+
+def rho_markup(finding: Finding) -> str:
+    gain, retrieval = finding.gain, finding.retrieval
+    if gain.estimate != gain.estimate:
+        return '<p class="quiet">Nothing moved or nothing gained: no correlation to speak of.</p>'
+
+    def said(value: Any) -> str:
+        numbers = (value.estimate, value.low, value.high)
+        estimate, low, high = (f"{number:+.2f}".replace("-", "−") for number in numbers)
+        return f"{estimate} (95 % between {low} and {high})"
+
+    text = (
+        f"Spearman's ρ between separation and gain: {said(gain)}; between separation and "
+        f"translations found: {said(retrieval)}. The paper reports gains that go with separation."
+    )
+    return f'<p class="quiet">{text}</p>'
+
+
+def tables(differences: list[Difference], whole: bool) -> str:
+    measures = main_measures((d.task, d.metric) for d in differences)
+    return "".join(_table(differences, *measure, whole) for measure in measures)
+
+
+def _table(differences: list[Difference], task: str, metric: str, whole: bool) -> str:
+    cells = {(d.row, d.language): d for d in differences if (d.task, d.metric) == (task, metric)}
+    rows = list(dict.fromkeys(row for row, _ in cells))
+    order = {"en": 2, MEAN: 1}
+    codes = sorted(dict.fromkeys(code for _, code in cells), key=lambda c: order.get(c, 0))
+    names = ["mean" if code == MEAN else get_language(code).name for code in codes]
+    head = "".join(
+        f'<th scope="col"{_apart(code)}>{escape(name)}</th>' for code, name in zip(codes, names)
+    )
+    before = "".join(
+        f"<td{_apart(code)}>{score_text(cells.get((rows[0], code)))}</td>" for code in codes
+    )
+    body = "".join(
+        f'<tr class="{"control" if row.startswith(CONTROL) else ""}">'
+        f'<th scope="row">{escape(row)}</th>'
+        + "".join(_cell(cells.get((row, code)), code) for code in codes)
+        + "</tr>"
+        for row in rows
+    )
+    count = next(iter(cells.values())).items
+    unit = "" if metric in LOWER_IS_BETTER else ", in points"
+    least = [
+        d.detectable for (row, code), d in cells.items()
+        if row == rows[0] and code not in (MEAN, "en") and d.detectable == d.detectable
+    ]  # fmt: skip
+    note = ""
+    if whole and least:
+        smallest = scaled(sorted(least)[len(least) // 2], metric)
+        note = (
+            f'<p class="quiet">So many items show a gain of {smallest:.1f} or more with 80 % '
+            "certainty in the middle language; smaller ones would go unseen.</p>"
+        )
+    return (
+        title(f"{task}: {metric}", f"gains over the model left alone{unit}, {count} items")
+        + '<div class="wide"><table class="gains"><thead><tr><th></th>'
+        + f'{head}</tr></thead><tbody><tr class="before"><th scope="row">left alone</th>{before}'
+        + f"</tr>{body}</tbody></table></div>{note}"
+    )
+
+
+def _cell(cell: Difference | None, code: str) -> str:
+    if cell is None:
+        return f"<td{_apart(code)}>…</td>"
+    if cell.gain.low == cell.gain.high == 0:
+        return f'<td class="same"{_apart(code, True)}>0</td>'
+    low, high = (scaled(x, cell.metric) for x in (cell.gain.low, cell.gain.high))
+    sure = cell.p_holm < LEVEL
+    size = min(1.0, abs(scaled(cell.better, cell.metric)) / 10)
+    side = "gain" if cell.better > 0 else "loss"
+    style = f' style="--size: {size:.2f}"' if cell.better else ""
+    classes = f"{side if cell.better else ''} {'sure' if sure else ''}".strip()
+    span = f"{low:+.1f} to {high:+.1f}".replace("-", "−")
+    text = cell_text(cell).replace("-", "−")
+    return f'<td class="{classes}"{_apart(code, True)}{style}>{text}<small>{span}</small></td>'
+
+
+def _apart(code: str, has_class: bool = False) -> str:
+    if code != "en":
+        return ""
+    return ' data-apart="yes"' if has_class else ' class="apart"'
