@@ -59,7 +59,9 @@ def _measure(arguments: argparse.Namespace) -> None:
     if int(os.environ.get("RANK", "0")):
         return  # of the processes that share the work, the first one writes
     atlas.save(arguments.out)
-    selection = select(atlas, tau=recipe.tau, shared_from=recipe.shared_from, mode=recipe.tau_mode)
+    # Of fewer languages than the recipe is for, all.
+    shared_from = min(recipe.shared_from or len(atlas.languages), len(atlas.languages))
+    selection = select(atlas, tau=recipe.tau, shared_from=shared_from, mode=recipe.tau_mode)
     print(f"{'layer':>5} {'dead':>7} {'specific':>8} {'partial':>7} {'shared':>7}")
     for layer, (dead, specific, partial, shared) in enumerate(selection.counts().tolist()):
         print(f"{layer:>5} {dead:>7} {specific:>8} {partial:>7} {shared:>7}")

@@ -53,13 +53,21 @@ RECIPE_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {  # field: type, 
 
 
 def recipe_of(arguments: argparse.Namespace) -> Recipe:
-    """What --recipe says, changed by the options that were given; without one, what is suggested
-    for the model."""
+    """What --recipe says, changed by the options that were given.
+
+    Without one, what is suggested for the embedded model, if it is measured on its own text and
+    steered by CLAS; a suggestion says nothing of any other model, text or method.
+    """
     names = [field.name for field in dataclasses.fields(Recipe)]
     given = {name: value for name, value in vars(arguments).items() if name in names}
     if arguments.recipe is not None:
         return read_recipe(arguments.recipe, **given)
-    return dataclasses.replace(Recipe.suggested(given.get("model", Recipe.model)), **given)
+    plain = Recipe()
+    usual = getattr(arguments, "atlas", None) is None and all(
+        given.get(name, getattr(plain, name)) == getattr(plain, name)
+        for name in ("model", "corpus", "method")
+    )
+    return dataclasses.replace(Recipe.suggested("village") if usual else plain, **given)
 
 
 def open_model(recipe: Recipe) -> LanguageModel:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from clas_core.evaluation.paper import paper_sentence, published_for
 from clas_core.evaluation.report import to_html
 from clas_core.evaluation.results import Results
 from clas_core.evaluation.tables import from_json, to_csv, to_json, to_latex
-from clas_core.evaluation.verdict import verdict
+from clas_core.evaluation.verdict import answer, headline, verdict
 
 N = 40
 KEYS = tuple(f"item {k}" for k in range(N))
@@ -142,8 +143,26 @@ def test_the_verdict_names_what_is_more_than_chance(comparison):
     (first,) = verdict(comparison)
     assert first.startswith("a task, accuracy: +16.25 points (95 % between ")
     assert " in the mean of 2 languages; better in Spanish; English −5.00 points" in first
-    assert first.endswith("do better in 62% of cases.")
+    assert first.endswith("do better in 62% of cases, ties counted half.")
     assert verdict(comparison, "random 0")[0].startswith("a task, accuracy: +2.50 points")
+
+
+def test_one_language_is_told_by_itself(comparison):
+    one = replace(
+        comparison,
+        differences=tuple(d for d in comparison.differences if d.language in ("en", "es")),
+    )
+    assert headline(one) == "it helps in a task"
+    assert verdict(one)[0].startswith("a task, accuracy: +30.00 points (95 % between ")
+    assert " in Spanish; better in Spanish; English" in verdict(one)[0]
+
+
+def test_the_headline_goes_by_the_mean_s_interval(comparison):
+    assert headline(comparison) == "it helps in a task"
+    assert headline(comparison, "random 0") == "no gain and no loss beyond chance"
+    assert answer(comparison)[0] == "CLAS: it helps in a task."
+    swept = [replace(d, row="alpha=1") for d in comparison.differences]
+    assert answer(replace(comparison, differences=tuple(swept))) == []
 
 
 def test_what_the_paper_reports_stands_beside_tasks_like_its_own():
@@ -168,7 +187,10 @@ def test_the_report_stands_alone(comparison):
     assert "Does steering help a &lt;model&gt;?" in html
     assert "<model>" not in html
     assert "+30.00" in html
-    assert "How often a random control did better: CLAS 62 %" in html
+    assert (
+        "How often CLAS&#x27;s numbers on random neurons did better, ties counted half: CLAS 62"
+        in html
+    )
     page = html[html.index("</head>") :]
     assert "http://" not in page
     assert "https://" not in page

@@ -10,20 +10,23 @@ from small_tasks import SmallTask
 from test_likelihood import plain
 
 from clas_core.atlas import Atlas
+from clas_core.corpus import ParallelCorpus
 from clas_core.errors import ClasError
 from clas_core.evaluation.answers import write_answers
 from clas_core.evaluation.engine import (
     Column,
+    Work,
     load_items,
     predict,
     reporting_columns,
     run,
     tuning_columns,
 )
-from clas_core.evaluation.items import Chosen, Items, Test, Validation
+from clas_core.evaluation.items import ChoiceItem, Chosen, Items, Test, Validation
 from clas_core.evaluation.likelihood import tokenise
 from clas_core.evaluation.prompting import Prompting
 from clas_core.evaluation.rows import UNSTEERED, Row, standard_rows, with_baselines
+from clas_core.evaluation.tasks.parallel import Retrieval
 from clas_core.generation import generate_batch
 from clas_core.hidden import hidden_states
 from clas_core.prompts import render
@@ -153,6 +156,23 @@ def test_test_items_take_chosen_settings_only(tiny_lm, atlas):
     with pytest.raises(ClasError, match="CLAS: a setting is told of test items after"):
         Column(task, test, (Row("CLAS", RECIPE),))
     assert Column(task, test, (Row(UNSTEERED),)).works
+
+
+def test_a_choice_among_whole_texts_is_no_chat(tiny_corpus):
+    """As XNLI's, whose prompt is empty."""
+    lm = chat_lm(LLAMA3)
+    item = ChoiceItem("k", "k", "", ("a house", "the moon is"), 0)
+    work = Work("choice", Items("t", "sw", Validation, (item,)), (Row("x"),), "sw", Prompting(True))
+    (found,) = predict(lm, Atlas.measure(lm, tiny_corpus), work)
+    alone = tokenise(lm, "", item.choices)
+    assert found[0] == pytest.approx([plain(lm, alone.prompt, e, None) for e in alone.endings])
+
+
+def test_a_task_may_lack_the_anchor():
+    task = Retrieval(ParallelCorpus("x", {code: [f"{code} {k}" for k in range(40)]
+                                          for code in ("en", "sw")}))  # fmt: skip
+    found = load_items([task], Validation, ["en", "sw"], 2)
+    assert [items.language for _, items in found] == ["sw"]
 
 
 def test_names_are_told_apart():

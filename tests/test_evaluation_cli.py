@@ -64,7 +64,17 @@ def test_from_sweep_to_report(common, tmp_path, capsys):
     assert {line["row"] for line in csv.DictReader(lines)} == {"CLAS", "random 0"}
     assert "\\toprule" in text["latex"]
     assert "The sweep" in text["html"]
-    assert "go with languages drawing apart?" in text["html"]
+    assert "drawing apart?" not in text["html"]  # three languages are too few to tell
+
+    refused = [
+        (["report", str(results), "--sweep", str(swept)], "by --html"),
+        (["sweep", *common, *grid, "--out", str(chosen), "--finding"], "by --results"),
+        (["evaluate", *options, "--model", "village"], "chosen with another model"),
+        (["evaluate", *options, "--baselines"], "choose the baselines' too"),
+    ]
+    for line, sentence in refused:
+        assert main(line) == 1
+        assert sentence in capsys.readouterr().err
 
 
 def test_a_log_is_gone_on_with(common, tmp_path, capsys, monkeypatch):

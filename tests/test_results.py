@@ -39,7 +39,9 @@ def fill(log, lm, atlas, columns):
 
 
 def test_save_and_load(tmp_path, tiny_lm, atlas, columns, about):
-    results = fill(Log(tmp_path / "log", Validation, about), tiny_lm, atlas, columns).results()
+    results = fill(Log(tmp_path / "log", Validation, about), tiny_lm, atlas, columns).results(
+        columns
+    )
     results.save(tmp_path / "results.json")
     again = Results.load(tmp_path / "results.json", Validation)
     assert again == results
@@ -69,7 +71,7 @@ def test_it_says_what_it_is_of(about):
 def test_a_killed_run_goes_on(tmp_path, tiny_lm, atlas, columns, about):
     """Killed within its second column, in the middle of a line: that column is done again."""
     path = tmp_path / "log"
-    whole = fill(Log(path, Validation, about), tiny_lm, atlas, columns).results()
+    whole = fill(Log(path, Validation, about), tiny_lm, atlas, columns).results(columns)
     lines = path.read_text("utf-8").splitlines(keepends=True)
     first_column = 1 + 2 * len(ROWS)
     path.write_text("".join(lines[: first_column + 3]) + lines[first_column + 3][:40], "utf-8")
@@ -77,10 +79,11 @@ def test_a_killed_run_goes_on(tmp_path, tiny_lm, atlas, columns, about):
     assert log.about["date"] == about["date"]
     left = log.open_columns(columns)
     assert left == columns[1:]
-    assert fill(log, tiny_lm, atlas, left).results().cells == whole.cells
+    assert fill(log, tiny_lm, atlas, left).results(columns).cells == whole.cells
     again = Log(path, Validation, about)
     assert again.open_columns(columns) == ()
-    assert set(again.results().cells) == set(whole.cells)
+    assert {cell.scores.task for cell in again.results(columns[:1]).cells} == {"small choice"}
+    assert set(again.results(columns).cells) == set(whole.cells)
 
 
 def test_another_run_s_log_is_refused(tmp_path, about):
@@ -90,7 +93,21 @@ def test_another_run_s_log_is_refused(tmp_path, about):
         Log(tmp_path / "log", Validation, other)
 
 
-@pytest.mark.parametrize("text", ["", "no json\n", '{"format": "other"}\n', "[]\n"])
+def test_the_same_task_on_another_text_is_refused(tmp_path, about):
+    Log(tmp_path / "log", Validation, about)
+    other = {**about, "texts": {**about["texts"], "small text sw": "of another"}}
+    with pytest.raises(ClasError, match="of another text for small text sw"):
+        Log(tmp_path / "log", Validation, other)
+    Log(tmp_path / "log", Validation, {**about, "texts": {"another task sw": "of another"}})
+
+
+def test_an_empty_file_is_begun(tmp_path, about):
+    (tmp_path / "log").touch()
+    Log(tmp_path / "log", Validation, about)
+    assert Log(tmp_path / "log", Validation, about).cells == []
+
+
+@pytest.mark.parametrize("text", ["no json\n", '{"format": "other"}\n', "[]\n"])
 def test_other_files_are_refused(tmp_path, about, text):
     (tmp_path / "other").write_text(text)
     with pytest.raises(ClasError):

@@ -126,6 +126,27 @@ def test_the_heatmap_is_of_the_suggested_setting_s_kind():
     assert heat.text[0][1] == "+0.900<br>[+0.900, +0.900]"
 
 
+def test_metrics_of_other_units_count_alike():
+    """Bits a hundred times as large as shares don't decide alone."""
+    settings = grid(RECIPE, {"alpha": (0.5, 1.0)})
+    keys = tuple("abcd")
+    table = {
+        ("f1", "unsteered"): (0.0, 1.0, 0.0, 1.0),
+        ("f1", "alpha=0.5"): (1.0, 1.0, 1.0, 1.0),
+        ("f1", "alpha=1"): (0.0, 1.0, 0.0, 1.0),
+        ("bits_per_byte", "unsteered"): (100.0, 300.0, 100.0, 300.0),
+        ("bits_per_byte", "alpha=0.5"): (100.0, 300.0, 100.0, 300.0),
+        ("bits_per_byte", "alpha=1"): (90.0, 290.0, 90.0, 290.0),
+    }
+    cells = [
+        Cell(row, Scores(f"task {metric}", "sw", Validation, metric, keys, keys, values))
+        for (metric, row), values in table.items()
+    ]
+    sweep = summarise(Results(tuple(cells), {}), settings, num_layers=3)
+    gains = [one.gain.estimate for one in sweep.tried]
+    assert gains == pytest.approx([0.5 / 0.5 / 2, 10 / 100 / 2])
+
+
 def test_an_unfinished_sweep_has_no_winner():
     settings, results = table([0.1, 0.3])
     with pytest.raises(ClasError, match="isn't finished"):

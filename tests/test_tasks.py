@@ -11,7 +11,7 @@ import pytest
 from clas_core.corpus import ParallelCorpus
 from clas_core.errors import ClasError
 from clas_core.evaluation.items import ChoiceItem, Items, OpenItem, Test, Validation
-from clas_core.evaluation.tasks import KINDS, FewShot, Likelihood, open_task
+from clas_core.evaluation.tasks import KINDS, FewShot, Likelihood, by_likelihood, open_task
 from clas_core.evaluation.tasks.parallel import BitsPerByte, Fidelity, Retrieval
 from clas_core.evaluation.tasks.xnli import ENGLISH, VERDICTS, XNLI
 from clas_core.village.grammar import CODES, Grammar
@@ -442,6 +442,14 @@ def hub(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets.exceptions", exceptions)
     monkeypatch.setitem(sys.modules, "datasets", module)
     return asked
+
+
+def test_only_true_answers_have_a_likelihood():
+    corpus = ParallelCorpus.bundled("everyday")
+    assert by_likelihood(open_task("village-qa")).metrics == ("log_p",)
+    assert by_likelihood(open_task("village-nli")).metrics == ("log_p",)
+    for task in (Fidelity(corpus), Retrieval(corpus)):
+        assert by_likelihood(task) is task
 
 
 def test_benchmarks_from_the_hub(hub):

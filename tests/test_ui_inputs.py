@@ -144,3 +144,9 @@ def test_a_space_takes_its_own_profile(monkeypatch):
     assert read_profile(default_profile()).host == "0.0.0.0"
     monkeypatch.setenv("CLAS_PROFILE", "local")
     assert default_profile() == "local"
+
+
+def test_a_strength_that_was_suggested_for_clas_is_not_taken_to_other_methods():
+    assert inputs.strength_for("DiffMean", -0.25, -0.25) == Recipe().alpha
+    assert inputs.strength_for("CLAS", Recipe().alpha, -0.25) == -0.25
+    assert inputs.strength_for("DiffMean", 1.5, -0.25) == 1.5

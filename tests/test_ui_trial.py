@@ -43,19 +43,19 @@ def done(trial: Trial) -> Trial:
 
 
 def test_tries_out_on_validation_items(trial) -> None:
-    found = done(trial())
+    found = done(trial(dataclasses.replace(ASKED, languages=("en", "hi", "tr", "th", "sw"))))
     assert found.error is None
     outcome = found.outcome
     comparison = outcome.comparison
     assert comparison.about["split"] == "validation"
     assert chosen_setting(outcome) is None
     assert comparison.rows == ("CLAS", "DiffMean", "random 0", "random 1")
-    assert comparison.languages("bits-per-byte") == ("th", "sw", "en", MEAN)
+    assert comparison.languages("bits-per-byte") == ("hi", "tr", "th", "sw", "en", MEAN)
     cell = comparison.get("CLAS", "bits-per-byte", "bits_per_byte", "sw")
     assert cell.gain.low <= cell.gain.estimate <= cell.gain.high
     assert cell.gain.estimate == pytest.approx(cell.after - cell.before)
     assert tables(list(found.differences.values()), True).count("<table") == 2
-    assert "CLAS on validation items" in verdict_markup(outcome)
+    assert "on validation items, measured" in verdict_markup(outcome)
     assert outcome.findings[0].task == "bits-per-byte"
 
 
@@ -102,7 +102,7 @@ def test_cancelled_it_goes_on_from_there(trial, studio, monkeypatch) -> None:
 
 
 def test_what_can_be_taken_away(trial) -> None:
-    table, data, latex, report = map(Path, done(trial()).outcome.files())
+    table, data, latex, report = map(Path, done(trial()).outcome.files)
     lines = [line for line in table.read_text().splitlines() if not line.startswith("#")]
     assert {row["language"] for row in csv.DictReader(io.StringIO("\n".join(lines)))} == {
         "en", "sw", "th", MEAN,

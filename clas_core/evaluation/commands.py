@@ -19,7 +19,7 @@ from ..shell import RECIPE_OPTIONS, atlas_of, bar, open_model, recipe_of
 from .comparison import Comparison, compare
 from .engine import Cell, Column, load_items, reporting_columns, run, tuning_columns
 from .finding import Finding, Shift, find, measure_shifts
-from .items import Split, Task, Test, Validation
+from .items import Chosen, Split, Task, Test, Validation
 from .prompting import Prompting
 from .report import write_report
 from .results import Log, Results, collect, describe, main_measures
@@ -37,7 +37,7 @@ from .sweep import (
 )
 from .tables import cell_text, score_text, to_csv, to_json, to_latex
 from .tasks import Likelihood, open_task
-from .verdict import headline, verdict
+from .verdict import answer
 from .workers import Source, run_in_processes
 
 S = TypeVar("S", bound=Split)
@@ -45,11 +45,12 @@ S = TypeVar("S", bound=Split)
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Score a recipe on validation items, or chosen settings on test items."""
-    recipe, tasks, codes = recipe_of(arguments), _tasks(arguments), _codes(arguments)
+    tasks, codes = _tasks(arguments), _codes(arguments)
+    chosen = [one for path in arguments.chosen or () for one in load_chosen(path)]
+    recipe = _recipe_of(arguments, chosen) if chosen else recipe_of(arguments)
     lm = open_model(recipe)
     atlas, prompting = atlas_of(arguments, recipe, lm), Prompting.of(recipe, lm)
-    if arguments.chosen:
-        chosen = [one for path in arguments.chosen for one in load_chosen(path)]
+    if chosen:
         loaded = load_items(tasks, Test, codes, arguments.items)
         columns = reporting_columns(loaded, chosen, arguments.controls, prompting=prompting)
         results: Results[Any] = _measure(arguments, recipe, lm, atlas, Test, columns)
@@ -60,14 +61,18 @@ def evaluate(arguments: argparse.Namespace) -> None:
         tried = load_items(tasks, Validation, codes, arguments.items)
         tuned = tuning_columns(tried, rows, prompting=prompting)
         results = _measure(arguments, recipe, lm, atlas, Validation, tuned)
-    results = _with_shifts(arguments, results, lm, atlas, recipe, rows)
     results.save(arguments.out)
+    if arguments.finding:
+        results = _with_shifts(results, lm, atlas, recipe, rows)
+        results.save(arguments.out)
     _put_out(arguments, results)
 
 
 def sweep(arguments: argparse.Namespace) -> None:
     """Try settings on validation items and write down the one to take."""
     recipe, tasks, codes = recipe_of(arguments), _tasks(arguments), _codes(arguments)
+    if arguments.finding and not arguments.results:
+        raise ClasError("--finding is kept with the results: name a file for them by --results.")
     if arguments.likelihood:
         tasks = [Likelihood(task) for task in tasks]
     values = dict(_values(text) for text in arguments.grid)
@@ -83,13 +88,17 @@ def sweep(arguments: argparse.Namespace) -> None:
     found = summarise(results, settings, num_layers=lm.num_layers)
     save_chosen(arguments.out, [found.chosen])
     if arguments.results:
-        rows = setting_rows(settings)
-        _with_shifts(arguments, results, lm, atlas, recipe, rows).save(arguments.results)
+        results.save(arguments.results)
+        if arguments.finding:
+            rows = setting_rows(settings)
+            _with_shifts(results, lm, atlas, recipe, rows).save(arguments.results)
     _print_sweep(found, arguments.json)
 
 
 def report(arguments: argparse.Namespace) -> None:
     """Write what stands in a file of results as tables and plots."""
+    if arguments.sweep and not arguments.html:
+        raise ClasError("A sweep is drawn in the report: name a file for it by --html.")
     _put_out(arguments, _load_any(arguments.results))
 
 
@@ -131,20 +140,36 @@ def _measure(
             )
         for column in collect(log, found):
             cells += column
-    return Results(tuple(cells), about) if log is None else log.results()
+    return Results(tuple(cells), about) if log is None else log.results(columns)
+
+
+_OF_MODEL = ("model", "revision", "dtype", "corpus", "chat", "system")
+
+
+def _recipe_of(arguments: argparse.Namespace, chosen: Sequence[Chosen[Recipe]]) -> Recipe:
+    """The model and text that settings were chosen on. Raises ClasError if they are several, or
+    others than the options name."""
+    if arguments.baselines:
+        raise ClasError("--chosen reports settings that were chosen: choose the baselines' too.")
+    recipe = chosen[0].setting
+    for name in _OF_MODEL:
+        wanted = {getattr(one.setting, name) for one in chosen}
+        wanted.add(getattr(arguments, name, getattr(recipe, name)))
+        if len(wanted) > 1:
+            raise ClasError(
+                f"The settings were chosen with another {name}: {', '.join(map(str, wanted))}."
+            )
+    return recipe
 
 
 def _with_shifts(
-    arguments: argparse.Namespace,
     results: Results[S],
     lm: LanguageModel,
     atlas: Atlas,
     recipe: Recipe,
     rows: Sequence[Row],
 ) -> Results[S]:
-    """The same results; with --finding, how far every row's plans move the languages, too."""
-    if not arguments.finding:
-        return results
+    """The same results, and how far every row's plans move the languages."""
     corpus = ParallelCorpus.open(recipe.corpus)
     codes = {cell.scores.language for cell in results.cells}
     with bar("moving", "plan") as progress:
@@ -170,7 +195,7 @@ def _put_out(arguments: argparse.Namespace, results: Results[Any]) -> None:
     else:
         for measure in comparison.measures:
             print(_table(comparison, *measure))
-        print(f"{comparison.rows[0]}: {headline(comparison)}.", *verdict(comparison), sep="\n")
+        print(*answer(comparison), sep="\n")
 
 
 def _findings(comparison: Comparison) -> list[Finding]:
@@ -233,6 +258,8 @@ def _print_sweep(sweep: Sweep, as_json: bool) -> None:
         marks_of = [("best", sweep.best), ("suggested", sweep.suggested)]
         said = " ".join(mark for mark, place in marks_of if place == number)
         print(f"{one.name:<{width}}  {gain}  {said}".rstrip())
+    if sweep.tried[sweep.best].gain.low <= 0:
+        print("No setting gained beyond chance: think of leaving the model as it is.")
 
 
 def _tasks(arguments: argparse.Namespace) -> list[Task]:

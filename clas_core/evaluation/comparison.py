@@ -18,6 +18,7 @@ from .items import LOWER_IS_BETTER, Scores
 from .results import Results
 from .rows import CONTROL, UNSTEERED
 from .statistics import (
+    LEVEL,
     Interval,
     holm,
     mcnemar,
@@ -36,7 +37,8 @@ class Difference:
     before, after: mean scores. gain: their paired difference, after minus before, with its
     bootstrap interval. p: two-sided, by McNemar's exact test where each item is right or wrong and
     stands alone, else by flipping signs; p_holm: corrected over the languages, p itself for the
-    anchor and the mean. detectable: the smallest gain that so many items would have shown.
+    anchor and the mean. detectable: the smallest gain that so many items would have shown at the
+    corrected level.
     """
 
     row: str
@@ -117,7 +119,12 @@ def _compare_row(
         and (after := results.get(row, task, metric, language)) is not None
     }
     steered = [language for language in pairs if language != anchor]
-    own = {code: _difference(row, code, [pair], seed) for code, pair in pairs.items()}
+    # Holm compares the smallest p with a level that is shared among the languages.
+    level = 1 - (1 - LEVEL) / max(1, len(steered))
+    own = {
+        code: _difference(row, code, [pair], seed, level if code in steered else LEVEL)
+        for code, pair in pairs.items()
+    }
     for code, corrected in zip(steered, holm([own[code].p for code in steered])):
         own[code] = replace(own[code], p_holm=float(corrected))
     found = list(own.values())
@@ -127,7 +134,11 @@ def _compare_row(
 
 
 def _difference(
-    row: str, language: str, pairs: Sequence[tuple[Scores[Any], Scores[Any]]], seed: int
+    row: str,
+    language: str,
+    pairs: Sequence[tuple[Scores[Any], Scores[Any]]],
+    seed: int,
+    level: float = LEVEL,
 ) -> Difference:
     """Of one language, or of several taken together: translations are then one group."""
     changes = [change for before, after in pairs for change in after.minus(before)]
@@ -150,7 +161,7 @@ def _difference(
         gain=paired_bootstrap(changes, groups=groups, seed=seed),
         p=p,
         p_holm=p,
-        detectable=minimum_detectable_effect(changes, groups=groups),
+        detectable=minimum_detectable_effect(changes, groups=groups, level=level),
         items=len(changes),
     )
 

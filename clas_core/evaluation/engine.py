@@ -187,10 +187,11 @@ def load_items(
 ) -> list[tuple[Task, Items[S]]]:
     """`count` items of each task in each of its languages, or in those of `languages` it has.
 
-    Raises ClasError for a language that no task has.
+    Raises ClasError for a language that no task has; the anchor may be missing, as where it's what
+    the others are compared with.
     """
     known = {code for task in tasks for code in task.languages}
-    if missing := [code for code in languages or () if code not in known]:
+    if missing := [code for code in languages or () if code not in known and code != ANCHOR]:
         raise ClasError(f"No task has the language {missing[0]!r}: choose of {sorted(known)}.")
     return [
         (task, task.items(code, split, count))
@@ -230,11 +231,17 @@ def predict(
     """What the model makes of the items under each row, in the form that `Task.score` takes."""
     language = work.items.language
     found: dict[Row, Any] = {}
-    for prefix in dict.fromkeys(row.prefix(language) for row in work.rows):
+    prefixes = tuple(dict.fromkeys(row.prefix(language) for row in work.rows))
+    for number, prefix in enumerate(prefixes):
+
+        def tell(done: int, total: int, before: int = number) -> None:
+            if progress:
+                progress((before * total + done) // len(prefixes), total)
+
         rows = [row for row in work.rows if row.prefix(language) == prefix]
         plans = [row.plan(atlas, work.target) for row in rows]
         asked = replace(work.items, prefix=prefix + work.items.prefix)
-        found.update(zip(rows, _KINDS[work.kind](lm, asked, plans, work.prompting, progress)))
+        found.update(zip(rows, _KINDS[work.kind](lm, asked, plans, work.prompting, tell)))
     return [found[row] for row in work.rows]
 
 
@@ -246,7 +253,14 @@ def _choices(
     progress: Progress | None,
 ) -> Any:
     questions = [
-        tokenise(lm, prompting.put(lm, items.prefix + item.prompt), item.choices)
+        # Where the choices are whole texts, there's no question to put.
+        tokenise(
+            lm,
+            prompting.put(lm, items.prefix + item.prompt)
+            if item.prompt.strip()
+            else items.prefix + item.prompt,
+            item.choices,
+        )
         for item in items.of(ChoiceItem)
     ]
     return log_likelihoods(lm, questions, plans, progress=progress)

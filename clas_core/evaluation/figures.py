@@ -6,6 +6,7 @@ Colours of text, grid and background are left to the page, so that dark mode can
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isnan
 
 from plotly import graph_objects as go
 
@@ -14,7 +15,7 @@ from ..methods import bridge_layers
 from .comparison import Comparison, Difference
 from .finding import Finding
 from .items import LOWER_IS_BETTER
-from .numbers import is_share, scaled
+from .numbers import is_share, number, scaled
 from .rows import CONTROL
 from .statistics import Interval
 from .sweep import Ranking, Tried
@@ -91,8 +92,8 @@ def sweep_heatmap(sweep: Ranking, num_layers: int) -> go.Figure:
         ygap=2,
         colorbar={"thickness": 10, "outlinewidth": 0, "title": "gain"},
     )
-    for number, colour in ((sweep.best, _GREY), (sweep.suggested, "#E69F00")):
-        one = sweep.tried[number]
+    for place, colour in ((sweep.best, _GREY), (sweep.suggested, "#E69F00")):
+        one = sweep.tried[place]
         if one in shown:
             column = strengths.index(one.recipe.alpha)
             line = layers.index(_layers(one, num_layers))
@@ -112,7 +113,8 @@ def sweep_heatmap(sweep: Ranking, num_layers: int) -> go.Figure:
 def finding_figure(finding: Finding) -> go.Figure:
     """Change of separation against gain, a point a language and setting."""
     gains = [scaled(point.gain, finding.metric) for point in finding.points]
-    title = f"gain in {finding.metric}{_unit(finding.metric)}"
+    # Turned so that more is better, whatever the metric.
+    title = f"gain in {finding.metric}{' (points)' if is_share(finding.metric) else ''}"
     return _shifts_figure(finding, gains, title, finding.gain)
 
 
@@ -126,12 +128,11 @@ def retrieval_figure(finding: Finding) -> go.Figure:
 def describe(cell: Difference) -> str:
     """A difference in one line."""
     gain = cell.gain
-    low, high = (scaled(value, cell.metric) for value in (gain.low, gain.high))
-    return (
-        f"{scaled(cell.before, cell.metric):.2f} to {scaled(cell.after, cell.metric):.2f}: "
-        f"{scaled(gain.estimate, cell.metric):+.2f} [{low:+.2f}, {high:+.2f}], "
-        f"p {cell.p_holm:.3f}, {cell.items} items"
+    before, after, change, low, high = (
+        number(scaled(value, cell.metric), cell.metric)
+        for value in (cell.before, cell.after, gain.estimate, gain.low, gain.high)
     )
+    return f"{before} to {after}: {change} [{low}, {high}], p {cell.p_holm:.3f}, {cell.items} items"
 
 
 def _shifts_figure(
@@ -162,7 +163,9 @@ def _shifts_figure(
         xanchor="left",
         yanchor="bottom",
         showarrow=False,
-        text=f"Spearman's rho {rho.estimate:+.2f} [{rho.low:+.2f}, {rho.high:+.2f}]",
+        text="nothing moved or nothing changed: no correlation"
+        if isnan(rho.estimate)
+        else f"Spearman's rho {rho.estimate:+.2f} [{rho.low:+.2f}, {rho.high:+.2f}]",
     )
     figure.update_layout(showlegend=False, margin={**_MARGIN, "t": 28})
     figure.update_xaxes(title="change of separation (silhouette)", automargin=True)

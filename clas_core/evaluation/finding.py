@@ -25,10 +25,11 @@ from ..plan import SteeringPlan
 from .comparison import Comparison
 from .engine import ANCHOR
 from .reading import Progress
-from .rows import CONTROL, Row
+from .rows import Row
 from .statistics import Interval, spearman
 
 SENTENCES = 60  # a language
+FEWEST = 4  # languages
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def measure_shifts(
     sentences: int = SENTENCES,
     progress: Progress | None = None,
 ) -> list[Shift]:
-    """Every steered row's shift of each of `languages` (default all) but the anchor.
+    """Every steered row's shift of each of `languages` (default all) but the anchor; random
+    controls are left out.
 
     Separation is always among all languages that corpus and atlas share. `progress` counts plans.
     Raises ClasError if these lack the anchor or have no other language.
@@ -95,6 +97,7 @@ def measure_shifts(
     plans = {
         (row.name, code): plan
         for row in rows
+        if row.control is None
         for code in targets
         if (plan := row.plan(atlas, code)) is not None and not plan.is_identity
     }
@@ -119,18 +122,19 @@ def measure_shifts(
 def find(
     comparison: Comparison, shifts: Sequence[Shift], task: str, metric: str, seed: int = 0
 ) -> Finding | None:
-    """Set shifts against gains on a task, random controls left out; None for less than 3 points.
+    """Set shifts against gains on a task; None for fewer than 4
+    languages, of which no interval can be told.
 
     rho is NaN where nothing moved or nothing gained.
     """
     points = []
     for shift in shifts:
         difference = comparison.get(shift.row, task, metric, shift.language)
-        if difference is not None and not shift.row.startswith(CONTROL):
+        if difference is not None:
             points.append(Point(**vars(shift), gain=difference.better))
-    if len(points) < 3:
-        return None
     groups = [point.language for point in points]
+    if len(set(groups)) < FEWEST:
+        return None
     separation = [point.separation for point in points]
 
     def rho(values: Sequence[float]) -> Interval:

@@ -199,7 +199,10 @@ class Chosen(Generic[T]):
         Raises ClasError unless they are test items, none of a group that it was chosen on.
         """
         items = only(Test, items)
-        seen = {g for scores in self.evidence if scores.task == items.task for g in scores.groups}
+        # "village-qa, likelihood" and "village-qa, 3 examples" are of the same items.
+        task = items.task.partition(",")[0]
+        evidence = (scores for scores in self.evidence if scores.task.partition(",")[0] == task)
+        seen = {group for scores in evidence for group in scores.groups}
         if shared := seen.intersection(items.groups):
             raise ClasError(
                 f"{items.task}: the setting was chosen on {len(shared)} of the groups of items it "

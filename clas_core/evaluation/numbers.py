@@ -15,6 +15,11 @@ def scaled(value: float, metric: str) -> float:
     return 100 * value if is_share(metric) else value
 
 
+def number(value: float, metric: str) -> str:
+    """A score that is scaled already: two digits for percent, three for all else."""
+    return f"{value:.{2 if is_share(metric) else 3}f}"
+
+
 def signed(value: float, digits: int = 2) -> str:
     """With its sign, a minus as long as a plus; what rounds to 0 has none."""
     text = f"{value:+.{digits}f}"

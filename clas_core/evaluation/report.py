@@ -15,11 +15,12 @@ from ..paths import replacing
 from .comparison import MEAN, Comparison, Difference
 from .figures import describe, finding_figure, gains_figure, retrieval_figure, sweep_heatmap
 from .finding import Finding
+from .numbers import number, scaled
 from .paper import paper_sentence
 from .statistics import Interval
 from .sweep import Ranking
 from .tables import LEVEL, cell_text, origin, score_text
-from .verdict import headline, verdict
+from .verdict import answer
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem;
@@ -55,8 +56,7 @@ def to_html(
     model = str(comparison.about.get("model", "a model"))
     parts = [
         f"<h1>Does steering help {escape(model)}?</h1>",
-        f"<p><strong>{escape(comparison.rows[0])}: {escape(headline(comparison))}.</strong></p>",
-        *(f"<p>{escape(sentence)}</p>" for sentence in verdict(comparison)),
+        *(f"<p>{escape(sentence)}</p>" for sentence in answer(comparison)),
         _definitions(origin(comparison.about)),
         *_measures(comparison),
     ]
@@ -91,7 +91,9 @@ def _measures(comparison: Comparison) -> Iterable[str]:
             if (of_task, of_metric) == (task, metric)
         ]
         if wins:
-            yield f"<p>How often a random control did better: {escape(', '.join(wins))}.</p>"
+            whose = f"{comparison.rows[0]}'s numbers on random neurons"
+            than = ", ".join(wins)
+            yield f"<p>{escape(f'How often {whose} did better, ties counted half: {than}.')}</p>"
         if smallest := _smallest(comparison, task, metric):
             yield f"<p>{smallest}</p>"
         if beside := paper_sentence(task, metric):
@@ -145,17 +147,22 @@ def _anchor_class(comparison: Comparison, code: str) -> str:
 
 
 def _smallest(comparison: Comparison, task: str, metric: str) -> str:
-    """The sentence on what so many items could have shown."""
-    cells = [d for d in comparison.differences if (d.task, d.metric) == (task, metric)]
-    one = [d.detectable for d in cells if d.language not in (MEAN, comparison.anchor)]
-    mean = [d.detectable for d in cells if d.language == MEAN]
+    """The sentence on what so many items could have shown of the first row."""
+    cells = [
+        d for d in comparison.differences
+        if (d.row, d.task, d.metric) == (comparison.rows[0], task, metric)
+    ]  # fmt: skip
+    one = [
+        scaled(d.detectable, metric) for d in cells if d.language not in (MEAN, comparison.anchor)
+    ]
+    mean = [scaled(d.detectable, metric) for d in cells if d.language == MEAN]
     if not one:
         return ""
-    sentence = f"The smallest gain that so many items would have shown: {min(one):.3f} to "
-    sentence += f"{max(one):.3f} in one language"
-    return (
-        f"{sentence}, {min(mean):.3f} to {max(mean):.3f} in the mean." if mean else sentence + "."
+    sentence = (
+        f"The smallest gain of {comparison.rows[0]} that so many items would have shown: "
+        f"{number(min(one), metric)} to {number(max(one), metric)} in one language"
     )
+    return f"{sentence}, {number(mean[0], metric)} in the mean." if mean else sentence + "."
 
 
 def _finding(finding: Finding) -> Iterable[str]:

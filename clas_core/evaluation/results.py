@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from ..errors import ClasError
 from ..models import LanguageModel
 from ..paths import replacing
 from .engine import Cell, Column
-from .items import Scores, Split, only
+from .items import Items, Scores, Split, only
 
 S = TypeVar("S", bound=Split)
 _FORMAT = "clas-results-1"
@@ -97,7 +98,7 @@ class Log(Generic[S]):
         self._path = Path(path)
         self.about = about
         self.cells: list[Cell[S]] = []
-        if self._path.exists():
+        if self._path.exists() and self._path.stat().st_size:
             self._read(split)
         else:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,15 +122,25 @@ class Log(Generic[S]):
             )
         )
 
-    def results(self) -> Results[S]:
-        """All that is in it; of a cell that was measured twice, the second."""
-        kept = {(c.row, c.scores.task, c.scores.metric, c.scores.language): c for c in self.cells}
-        return Results(tuple(kept.values()), self.about)
+    def results(self, columns: Sequence[Column[S]]) -> Results[S]:
+        """The cells of these columns; of one that was measured twice, the second."""
+        wanted = {
+            (row.name, column.task.name, column.items.language, column.items.keys)
+            for column in columns
+            for row in column.rows
+        }
+        found = {
+            (cell.row, s.task, s.metric, s.language): cell
+            for cell in self.cells
+            for s in [cell.scores]
+            if (cell.row, s.task, s.language, s.keys) in wanted
+        }
+        return Results(tuple(found.values()), self.about)
 
     def _read(self, split: type[S]) -> None:
         text = self._path.read_text(encoding="utf-8")
         whole = text[: text.rfind("\n") + 1]  # a killed run may leave half a line
-        first, *rest = whole.splitlines() or [""]
+        first, *rest = whole.removesuffix("\n").split("\n")
         head = _json(first, self._path)
         if not isinstance(head, dict) or head.get("format") != _FORMAT:
             raise ClasError(f"{self._path} holds no results: choose another file.")
@@ -137,7 +148,12 @@ class Log(Generic[S]):
             raise ClasError(
                 f"{self._path} is of a run with other {', '.join(differing)}: choose another file."
             )
-        self.about = head["about"]
+        before, now = head["about"].get(_PARTS, {}), self.about.get(_PARTS, {})
+        if other := [name for name in before.keys() & now.keys() if before[name] != now[name]]:
+            raise ClasError(
+                f"{self._path} is of another text for {min(other)}: choose another file."
+            )
+        self.about = {**self.about, "date": head["about"].get("date")}
         self.cells = [_cell(_json(line, self._path), split) for line in rest]
         if whole != text:
             with replacing(self._path) as scratch:
@@ -149,6 +165,8 @@ class Log(Generic[S]):
             file.write("".join(lines))
 
 
+# What must be the same of a task in a language: a log may hold some of them only.
+_PARTS = "texts"
 _IDENTITY = ("model", "weights", "dtype", "atlas", "split", "rows", "prompting")
 
 
@@ -170,6 +188,10 @@ def describe(
         "items": {
             f"{column.task.name} {column.items.language}": len(column.items) for column in columns
         },
+        _PARTS: {
+            f"{column.task.name} {column.items.language}": _digest(column.items)
+            for column in columns
+        },
         "device": str(lm.device),
         "versions": {
             "clas-studio": __version__,
@@ -178,6 +200,11 @@ def describe(
         },
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def _digest(items: Items[Any]) -> str:
+    """Of the first item: tells the same task on another text, for any number of items."""
+    return hashlib.sha256(repr((items.prefix, items.items[0])).encode()).hexdigest()[:16]
 
 
 def collect(

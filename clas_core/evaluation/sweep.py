@@ -61,9 +61,11 @@ def grid(base: Recipe, values: Values) -> tuple[Recipe, ...]:
 def random_search(base: Recipe, values: Values, count: int, seed: int = 0) -> tuple[Recipe, ...]:
     """`count` different combinations, drawn by `seed`; all of them if there are no more.
 
-    Raises ClasError as `grid` does; ranges are welcome here.
+    Raises ClasError as `grid` does, but for ranges, and for a count below 1.
     """
     _check_fields(values)
+    if count < 1:
+        raise ClasError(f"Draw at least one setting, not {count}.")
     rng = random.Random(seed)
     found: dict[Recipe, None] = {}
     for _ in range(100 * count):
@@ -107,7 +109,8 @@ def sweep_columns(
 @dataclass(frozen=True)
 class Tried:
     """A setting and its mean gain over tasks and languages, the anchor left out, on the tasks'
-    main metrics, all of them turned so that more is better."""
+    main metrics, all of them turned so that more is better. Where these are several metrics, each
+    is in standard deviations of its unsteered scores, so that none counts for more."""
 
     name: str
     recipe: Recipe
@@ -168,7 +171,11 @@ def summarise(
 def strength(recipe: Recipe, num_layers: int) -> float:
     """How strong a setting is: its factors' distance from 1, times alpha, times its layers."""
     first, end = recipe.layers or bridge_layers(num_layers)
-    factors = abs(recipe.beta - 1) + abs(recipe.gamma - 1) if recipe.method == "CLAS" else 1.0
+    factors = 1.0
+    if recipe.method == "CLAS":
+        factors = abs(recipe.beta - 1) + abs(recipe.gamma - 1)
+    elif recipe.method == "LanguageArithmetic":
+        factors = abs(recipe.lam)
     return abs(recipe.alpha) * factors * (end - first)
 
 
@@ -210,8 +217,12 @@ def _gains(results: Results[Validation], row: str, anchor: str) -> tuple[list[fl
     """A setting's gain on every item, and the items' groups, over tasks and languages."""
     gains: list[float] = []
     groups: list[str] = []
-    for task, metric in main_measures(results.measures):
-        sign = -1 if metric in LOWER_IS_BETTER else 1
+    measures = main_measures(results.measures)
+    mixed = len({metric for _, metric in measures}) > 1
+    for task, metric in measures:
+        sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
+        if mixed:
+            sign /= _spread(results, task, metric)
         for language in results.languages(task):
             before = results.get(UNSTEERED, task, metric, language)
             after = results.get(row, task, metric, language)
@@ -223,6 +234,13 @@ def _gains(results: Results[Validation], row: str, anchor: str) -> tuple[list[fl
     if not gains:
         raise ClasError(f"A sweep needs a language besides {anchor!r}: add one.")
     return gains, groups
+
+
+def _spread(results: Results[Validation], task: str, metric: str) -> float:
+    """Standard deviation of a task's unsteered scores; 1 where all are the same."""
+    columns = (results.get(UNSTEERED, task, metric, code) for code in results.languages(task))
+    values = [value for scores in columns if scores is not None for value in scores.values]
+    return float(np.std(values)) or 1.0
 
 
 def _check_fields(values: Values) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import ClasError
 from .comparison import MEAN, Comparison, Difference
-from .numbers import scaled
+from .numbers import number, scaled
 from .statistics import Interval
 
 LEVEL = 0.05
@@ -88,17 +88,18 @@ def origin(about: Mapping[str, Any]) -> dict[str, str]:
 
 
 def cell_text(cell: Difference | None) -> str:
-    """A gain in two digits, in points where the score is a share."""
+    """A gain with its sign, in points where the score is a share."""
     if cell is None:
         return ""
-    return f"{scaled(cell.gain.estimate, cell.metric):+.2f}"
+    gain = scaled(cell.gain.estimate, cell.metric)
+    return ("+" if gain >= 0 else "") + number(gain, cell.metric)
 
 
 def score_text(cell: Difference | None) -> str:
     """The unsteered score, in percent where it is a share."""
     if cell is None:
         return ""
-    return f"{scaled(cell.before, cell.metric):.2f}"
+    return number(scaled(cell.before, cell.metric), cell.metric)
 
 
 def _latex(comparison: Comparison, task: str, metric: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..languages import get_language
+from ..methods import METHODS
 from .comparison import MEAN, Comparison, Difference
 from .items import LOWER_IS_BETTER
 from .numbers import is_share, scaled, signed
@@ -25,7 +26,7 @@ def headline(comparison: Comparison, row: str | None = None) -> str:
     row = row or comparison.rows[0]
     helped, harmed = [], []
     for task, metric in main_measures(comparison.measures):
-        mean = comparison.get(row, task, metric, MEAN)
+        mean = _overall(comparison, row, task, metric)
         if mean is None:
             continue
         sign = -1 if metric in LOWER_IS_BETTER else 1
@@ -37,6 +38,22 @@ def headline(comparison: Comparison, row: str | None = None) -> str:
     return " and ".join(found) or "no gain and no loss beyond chance"
 
 
+def answer(comparison: Comparison) -> list[str]:
+    """Headline and sentences, where the first row is a method's; nothing for a sweep's rows, none
+    of which is the answer."""
+    first = comparison.rows[0]
+    if first not in METHODS:
+        return []
+    return [f"{first}: {headline(comparison)}.", *verdict(comparison)]
+
+
+def _overall(comparison: Comparison, row: str, task: str, metric: str) -> Difference | None:
+    """The mean over languages; the language itself if only one is steered for."""
+    codes = [code for code in comparison.languages(task) if code not in (MEAN, comparison.anchor)]
+    code = codes[0] if len(codes) == 1 else MEAN
+    return comparison.get(row, task, metric, code)
+
+
 def _sentence(comparison: Comparison, row: str, task: str, metric: str) -> str:
     cells = [
         d for d in comparison.differences
@@ -44,15 +61,21 @@ def _sentence(comparison: Comparison, row: str, task: str, metric: str) -> str:
     ]  # fmt: skip
     steered = [d for d in cells if d.language != comparison.anchor]
     parts = []
-    if mean := comparison.get(row, task, metric, MEAN):
-        parts.append(f"{_gain(mean)} in the mean of {len(steered)} languages")
+    if mean := _overall(comparison, row, task, metric):
+        where = get_language(steered[0].language).name
+        many = f"the mean of {len(steered)} languages"
+        parts.append(f"{_gain(mean)} in {many if len(steered) > 1 else where}")
     parts.append(_sure(steered))
     if anchor := comparison.get(row, task, metric, comparison.anchor):
         parts.append(f"{get_language(comparison.anchor).name} {_gain(anchor)}")
     won = comparison.control_wins.get((row, task, metric))
     if won is not None:
-        parts.append(f"the same numbers on random neurons do better in {won:.0%} of cases")
-    return f"{task}, {metric}: {'; '.join(parts)}."
+        whose = "the same numbers on random neurons"
+        if row != comparison.rows[0]:
+            whose = f"{comparison.rows[0]}'s numbers on random neurons"
+        parts.append(f"{whose} do better in {won:.0%} of cases, ties counted half")
+    note = " (less is better)" if metric in LOWER_IS_BETTER else ""
+    return f"{task}, {metric}{note}: {'; '.join(parts)}."
 
 
 def _sure(cells: list[Difference]) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from html import escape
-from typing import Any
+from math import isnan
 
 from ..evaluation.comparison import MEAN, Difference
 from ..evaluation.finding import Finding
 from ..evaluation.items import LOWER_IS_BETTER
-from ..evaluation.numbers import scaled
+from ..evaluation.numbers import is_share, number, scaled, signed
 from ..evaluation.results import main_measures
 from ..evaluation.rows import CONTROL
+from ..evaluation.statistics import Interval
 from ..evaluation.tables import LEVEL, cell_text, score_text
 from ..evaluation.verdict import headline
 from ..languages import get_language
@@ -24,25 +25,24 @@ def verdict_markup(outcome: Outcome) -> str:
     kind, day = comparison.about["split"], comparison.about["date"][:10]
     answer = headline(comparison)
     head = escape(
-        f"{answer[0].upper()}{answer[1:]}. {comparison.rows[0]} on {kind} items, measured {day}:"
+        f"{answer[0].upper()}{answer[1:]}. {comparison.rows[0]} in {comparison.about['model']} on "
+        f"{kind} items, measured {day}:"
     )
     lines = "".join(f"<li>{escape(sentence)}</li>" for sentence in outcome.sentences)
     return f'<div class="verdict" role="status"><p>{head}</p><ul>{lines}</ul></div>'
 
 
 def rho_markup(finding: Finding) -> str:
-    gain, retrieval = finding.gain, finding.retrieval
-    if gain.estimate != gain.estimate:
-        return '<p class="quiet">Nothing moved or nothing gained: no correlation to speak of.</p>'
-
-    def said(value: Any) -> str:
-        numbers = (value.estimate, value.low, value.high)
-        estimate, low, high = (f"{number:+.2f}".replace("-", "−") for number in numbers)
-        return f"{estimate} (95 % between {low} and {high})"
+    def said(rho: Interval) -> str:
+        if isnan(rho.estimate):
+            return "none, as one of them didn't change"
+        low, high = signed(rho.low), signed(rho.high)
+        return f"{signed(rho.estimate)} (95 % between {low} and {high})"
 
     text = (
-        f"Spearman's ρ between separation and gain: {said(gain)}; between separation and "
-        f"translations found: {said(retrieval)}. The paper reports gains that go with separation."
+        f"Spearman's ρ between separation and gain: {said(finding.gain)}; between separation and "
+        f"translations found: {said(finding.retrieval)}. The paper reports gains that go with "
+        "separation."
     )
     return f'<p class="quiet">{text}</p>'
 
@@ -67,21 +67,22 @@ def _table(differences: list[Difference], task: str, metric: str, whole: bool) -
     body = "".join(
         f'<tr class="{"control" if row.startswith(CONTROL) else ""}">'
         f'<th scope="row">{escape(row)}</th>'
-        + "".join(_cell(cells.get((row, code)), code) for code in codes)
+        + "".join(_cell(cells.get((row, code)), code, whole) for code in codes)
         + "</tr>"
         for row in rows
     )
     count = next(iter(cells.values())).items
-    unit = "" if metric in LOWER_IS_BETTER else ", in points"
+    unit = ", in points" if is_share(metric) else ""
+    unit += ", less is better" if metric in LOWER_IS_BETTER else ""
     least = [
         d.detectable for (row, code), d in cells.items()
         if row == rows[0] and code not in (MEAN, "en") and d.detectable == d.detectable
     ]  # fmt: skip
     note = ""
     if whole and least:
-        smallest = scaled(sorted(least)[len(least) // 2], metric)
+        smallest = number(scaled(sorted(least)[len(least) // 2], metric), metric)
         note = (
-            f'<p class="quiet">So many items show a gain of {smallest:.1f} or more with 80 % '
+            f'<p class="quiet">So many items show a gain of {smallest} or more with 80 % '
             "certainty in the middle language; smaller ones would go unseen.</p>"
         )
     return (
@@ -92,18 +93,21 @@ def _table(differences: list[Difference], task: str, metric: str, whole: bool) -
     )
 
 
-def _cell(cell: Difference | None, code: str) -> str:
+def _cell(cell: Difference | None, code: str, whole: bool) -> str:
+    """`whole`: all languages are there, so that p is corrected."""
     if cell is None:
         return f"<td{_apart(code)}>…</td>"
     if cell.gain.low == cell.gain.high == 0:
         return f'<td class="same"{_apart(code, True)}>0</td>'
     low, high = (scaled(x, cell.metric) for x in (cell.gain.low, cell.gain.high))
-    sure = cell.p_holm < LEVEL
-    size = min(1.0, abs(scaled(cell.better, cell.metric)) / 10)
+    sure = whole and cell.p_holm < LEVEL
+    most = 0.1 if is_share(cell.metric) else 0.1 * abs(cell.before) or 1.0
+    size = min(1.0, abs(cell.better) / most)
     side = "gain" if cell.better > 0 else "loss"
     style = f' style="--size: {size:.2f}"' if cell.better else ""
     classes = f"{side if cell.better else ''} {'sure' if sure else ''}".strip()
-    span = f"{low:+.1f} to {high:+.1f}".replace("-", "−")
+    digits = 1 if is_share(cell.metric) else 3
+    span = f"{signed(low, digits)} to {signed(high, digits)}"
     text = cell_text(cell).replace("-", "−")
     return f'<td class="{classes}"{_apart(code, True)}{style}>{text}<small>{span}</small></td>'
 

@@ -166,6 +166,14 @@ def defaults(num_layers: int, languages: int, opening: Recipe | None = None) -> 
     }
 
 
+def strength_for(method: Any, strength: Any, suggested: float) -> Any:
+    """The strength after another method was chosen: what was suggested for CLAS says nothing of
+    the others, and back. One that the visitor set stays."""
+    plain = Recipe().alpha
+    wanted, other = (suggested, plain) if method == "CLAS" else (plain, suggested)
+    return wanted if strength == other else strength
+
+
 def from_recipe(
     recipe: Recipe, num_layers: int, languages: int, chats: bool = False
 ) -> dict[str, Any]:

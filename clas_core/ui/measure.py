@@ -31,13 +31,13 @@ alone, steered by the settings at the side, by other published methods, merely a
 use the language, and with the same numbers on {CONTROLS} random choices of neurons.
 
 Every number is a gain over the model left alone on the very same items, in points where the score
-is a share. The small print is where 95 % of resampled gains lie. Bold gains would come by chance in
-fewer than one of 20 such tables (Holm's correction over the languages). English stands apart: it
-is the language that must not lose.
+is a share. The small print is where 95 % of resampled gains lie. In a row without any effect, a
+language would turn bold in fewer than one of 20 tables (Holm's correction over the languages); the
+mean and English, which stands apart as the language that must not lose, are tested on their own.
 
 Settings that were chosen on the items they are reported on always look good. So there are two
-kinds of items: validation items to try things out on, as often as you like, and test items, used
-once, for settings that were chosen on the others."""
+kinds of items: validation items to try things out on, as often as you like, and test items for
+settings that were chosen on the others. Look at these once: who chooses by them has none left."""
 
 TRY = "Try these settings (validation items)"
 CHOOSE = "Choose strength and layers, then report (validation, then test items)"
@@ -194,14 +194,14 @@ class _Results:
                 self.rho = markup(first[2], elem_id="measure-rho")
             with gr.Column(elem_classes="figure-card", visible=_swept(measured)) as self.sweep:
                 below = (
-                    "mean gain on validation items, of a task's main metric or of log p(true "
-                    "answer); orange: the suggested setting, grey: the best"
+                    "mean gain on validation items, in log p(true answer) where a task has one; "
+                    "orange: the suggested setting, grey: the best"
                 )
                 markup(title("How strength and layers were chosen", below))
                 self.heat = plotly_panel(height=280, elem_id="measure-heat")
                 self.take = gr.Button("Use the suggested setting", size="sm")
             with gr.Row(elem_id="measure-files"):
-                paths = measured.files() if measured else [None] * 4
+                paths = measured.files if measured else [None] * 4
                 labels = ("Table as CSV", "Data as JSON", "Table as LaTeX", "Report as HTML")
                 self.buttons = [
                     gr.DownloadButton(label, value=path, size="sm")
@@ -227,7 +227,7 @@ class _Results:
         """Updates that show `outcome`, or nothing."""
         choices = _choices(outcome)
         gains, finding, rho = _values(outcome, 0)
-        paths = outcome.files() if outcome else [None] * len(self.buttons)
+        paths = outcome.files if outcome else [None] * len(self.buttons)
         return {
             self.outcome: outcome,
             self.progress: verdict_markup(outcome) if outcome else "",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,8 @@ from ..evaluation.tables import from_json, to_csv, to_json, to_latex
 from ..evaluation.verdict import headline, verdict
 from ..recipe import Recipe
 from ..village.measured import SEARCH
+
+_FOLDER = "clas-measure-"
 
 
 @dataclass(frozen=True)
@@ -46,9 +51,16 @@ class Outcome:
         beside = [paper_sentence(*measure) for measure in self.measures]
         return [f"{text} {more}".strip() for text, more in zip(verdict(self.comparison), beside)]
 
+    @cached_property
     def files(self) -> list[str]:
-        """The comparison as CSV, JSON, LaTeX and a report that opens offline: their paths."""
-        folder = Path(tempfile.mkdtemp())
+        """The comparison as CSV, JSON, LaTeX and a report that opens offline: their paths.
+
+        Those of yesterday are deleted.
+        """
+        for old in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+            if time.time() - old.stat().st_mtime > 24 * 3600:
+                shutil.rmtree(old, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=_FOLDER))
         texts = {"csv": to_csv, "json": to_json, "tex": to_latex}
         for ending, form in texts.items():
             (folder / f"clas-measure.{ending}").write_text(form(self.comparison), "utf-8")
@@ -87,9 +99,9 @@ def told(outcome: Outcome) -> str:
         gain = ranking.tried[ranking.best].gain
         text += (
             f"Of {len(ranking.tried)} settings that were tried, the best changed the "
-            f"log-probability of a true answer by {signed(gain.estimate, 3)} nats (95 % between "
-            f"{signed(gain.low, 3)} and {signed(gain.high, 3)}). The page opens with the smallest "
-            "one that is not clearly worse. On questions it was not chosen by: "
+            f"log-probability of a true answer by {signed(gain.estimate, 3)} nats, on the very "
+            "questions it was picked by, which flatters it. The page opens with the smallest "
+            "setting that is not clearly worse. On questions it was not chosen by: "
         )
     return text + " ".join(verdict(outcome.comparison))
 

@@ -12,6 +12,7 @@ from ..corpus import BUNDLED
 from ..errors import ClasError
 from ..languages import get_language
 from ..recipe import Recipe
+from . import inputs
 from .components import fold_button
 from .controls import NAMES, build_controls
 from .library import Library
@@ -180,7 +181,20 @@ def build(studio: Studio) -> gr.Blocks:
                 now["shared_from"] = recipe.shared_from or now["shared_from"]
             return [now[name] for name in NAMES]
 
+        def fit_strength(method: Any, strength: Any, key: Any) -> Any:
+            try:
+                return inputs.strength_for(method, strength, shelf.get(key).opening.alpha)
+            except ClasError:
+                return gr.skip()
+
+        by_name = controls.by_name
         for done in (
+            by_name["method"].input(
+                fit_strength,
+                [by_name["method"], by_name["strength"], key],
+                by_name["strength"],
+                **QUIET,
+            ),
             controls.reset.click(reset, key, controls.all, **QUIET),
             measure.take.click(take, [measure.outcome, *controls.all], controls.all, **QUIET),
         ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -22,10 +23,10 @@ from ..evaluation.prompting import Prompting
 from ..evaluation.results import Log, Results, describe, main_measures
 from ..evaluation.rows import Row, standard_rows, with_baselines
 from ..evaluation.sweep import Sweep, grid, summarise, sweep_columns
-from ..evaluation.tasks import KINDS, Likelihood, open_task
+from ..evaluation.tasks import KINDS, by_likelihood, open_task
 from ..recipe import Recipe
 from .outcome import Outcome
-from .studio import Studio
+from .studio import Studio, steering_only
 
 S = TypeVar("S", bound=Split)
 
@@ -66,8 +67,10 @@ class Trial:
         self.outcome: Outcome | None = None  # in the end
         self.error: ClasError | None = None
         self.finished = threading.Event()
-        self._recipe = recipe
         self._prompting = Prompting.of(recipe, studio.lm)
+        # What a visitor typed is no part of the measurement, and nobody's business.
+        plain = Recipe().target
+        self._recipe = dataclasses.replace(steering_only(recipe, plain), target=plain)
         self._stop = threading.Event()
         self._begun = 0.0
         if studio.choice.published:
@@ -133,6 +136,7 @@ class Trial:
             tuned = tuning_columns(tried, rows, prompting=self._prompting)
             results = self._measure(Validation, tuned, show=True)
         self.stage, self.done, self.total = "Measuring how far the languages move", 0, 0
+        self._begun = time.monotonic()
         corpus = self.studio.choice.corpus
         shifts = []
         if "en" in corpus.languages:
@@ -159,10 +163,7 @@ class Trial:
         if recipe.method != "DiffMean":  # its shifts would add up over several layers
             values["layers"] = _bridges(self.studio.num_layers)
         settings = grid(recipe, values)
-        judged = [
-            Likelihood(task) if task.kind in ("choice", "generate") else task
-            for task in self._tasks
-        ]
+        judged = [by_likelihood(task) for task in self._tasks]
         few = min(self.asked.items, JUDGED)
         loaded = load_items(judged, Validation, self.asked.languages, few)
         columns = sweep_columns(loaded, settings, prompting=self._prompting)
@@ -181,7 +182,7 @@ class Trial:
             log.add(cells)
             if show:
                 self._show(Results(cells, about))
-        return log.results()
+        return log.results(columns)
 
     def _show(self, results: Results[Any]) -> None:
         new = compare(results).differences

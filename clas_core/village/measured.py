@@ -138,7 +138,7 @@ class Study:
         )
         for _ in collect(log, found):
             pass
-        return log.results()
+        return log.results(columns)
 
 
 def study(

@@ -12,12 +12,12 @@ from ..items import Task
 from .belebele import Belebele
 from .parallel import BitsPerByte, Fidelity, Retrieval
 from .village import VillageNLI, VillageQA
-from .wrappers import FewShot, Likelihood
+from .wrappers import FewShot, Likelihood, by_likelihood
 from .xcopa import XCOPA
 from .xnli import XNLI
 from .xquad import XQuAD
 
-__all__ = ["KINDS", "FewShot", "Likelihood", "TaskKind", "open_task"]
+__all__ = ["KINDS", "FewShot", "Likelihood", "TaskKind", "by_likelihood", "open_task"]
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,14 @@ class Likelihood:
         return (items.scored("log_p", [scores[0] for scores in predictions]),)
 
 
+def by_likelihood(task: Task) -> Task:
+    """`Likelihood` of a task that has true answers; any other as it is."""
+    if task.kind == "generate":
+        (first,) = task.items(task.languages[0], Validation, 1).of(OpenItem)
+        return Likelihood(task) if first.answers else task
+    return Likelihood(task) if task.kind == "choice" else task
+
+
 def _truth(item: Item) -> ChoiceItem:
     """An item whose only choice is the right one."""
     if isinstance(item, ChoiceItem):
