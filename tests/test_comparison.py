@@ -81,7 +81,7 @@ def test_the_anchor_stands_apart(comparison):
     mean = comparison.get("CLAS", "a task", "accuracy", MEAN)
     assert mean.gain.estimate == pytest.approx((0.3 + 0.025) / 2)
     assert mean.items == 2 * N
-    assert comparison.languages("a task") == ("es", "hi", "en", MEAN)
+    assert comparison.languages("a task") == (MEAN, "en", "es", "hi")
 
 
 def test_translations_are_one_group(comparison):
@@ -202,9 +202,9 @@ def test_the_figure_shows_every_gain_in_points(comparison):
     figure = gains_figure(comparison, "a task", "accuracy")
     traces = {trace.name: trace for trace in figure.data}
     assert [trace.name for trace in figure.data] == ["CLAS", *["random neurons"] * 2]
-    assert traces["CLAS"].x == ("Spanish", "Hindi", "English", "mean")
-    assert traces["CLAS"].y == pytest.approx((30.0, 2.5, -5.0, 16.25))
+    assert traces["CLAS"].x == ("mean", "English", "Spanish", "Hindi")
+    assert traces["CLAS"].y == pytest.approx((16.25, -5.0, 30.0, 2.5))
     es = comparison.get("CLAS", "a task", "accuracy", "es").gain
-    assert traces["CLAS"].error_y.array[0] == pytest.approx(100 * (es.high - es.estimate))
+    assert traces["CLAS"].error_y.array[2] == pytest.approx(100 * (es.high - es.estimate))
     assert [trace.showlegend for trace in figure.data] == [True, True, False]
     assert gains_figure(comparison, "a task", "bits_per_byte").data[0].y == pytest.approx((-0.5,))

@@ -99,7 +99,7 @@ def test_baselines(common, tmp_path, capsys):
     text = capsys.readouterr().out
     for row in ("unsteered", "CLAS", "IntMu", "LAPE", "LanguageArithmetic", "DiffMean", "random 0"):
         assert f"\n{row}" in text
-    assert text.splitlines()[0].split()[-2:] == ["sw", "en"]
+    assert text.splitlines()[0].split()[-2:] == ["en", "sw"]
 
 
 @pytest.mark.parametrize(

@@ -88,10 +88,11 @@ class Comparison:
         return tuple(dict.fromkeys((d.task, d.metric) for d in self.differences))
 
     def languages(self, task: str) -> tuple[str, ...]:
-        """The task's languages, the anchor last but for `MEAN`."""
+        """What a table's columns are: `MEAN` and the anchor, which all want to know, then the
+        task's other languages."""
         found = dict.fromkeys(d.language for d in self.differences if d.task == task)
-        special = {self.anchor: 1, MEAN: 2}
-        return tuple(sorted(found, key=lambda code: special.get(code, 0)))
+        first = {MEAN: 0, self.anchor: 1}
+        return tuple(sorted(found, key=lambda code: first.get(code, 2)))
 
 
 def compare(results: Results[Any], anchor: str = ANCHOR, seed: int = 0) -> Comparison:

@@ -30,7 +30,7 @@ h1, h2 { line-height: 1.2 } h2 { margin-top: 2.5rem }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #ddd }
 th:first-child, td:first-child { text-align: left }
-td.sure { font-weight: 700 } td.anchor, th.anchor { border-left: 2px solid #999 }
+td.sure { font-weight: 700 } td.anchor, th.anchor { border-inline: 2px solid #999 }
 dt { font-weight: 600 } dd { margin: 0 0 .4rem } .note { color: #555 }
 pre { overflow-x: auto; background: #f5f5f5; padding: 1rem; font-size: 13px }
 """

@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from statistics import median
 
 import torch
@@ -70,14 +71,14 @@ def rows(runs: int) -> Iterator[tuple[str, str, str]]:
     studio.mapper.warm()
     recipe = studio.recipe({**studio.defaults(), "prompt": studio.examples("sw")[0]})
 
-    studio.lm.model.generation_config.eos_token_id = []  # no row ends early
+    prompt = replace(studio.render(recipe), end_ids=frozenset())  # no row ends early
 
     def panes(count: int) -> float:
         plans = [None, studio.plan(recipe), studio.plan(recipe, True)][:count]
 
         def run(number: int) -> None:
             *_, last = generate(
-                studio.lm, recipe.prompt, plans, max_new_tokens=TOKENS, temperature=1, seed=number
+                studio.lm, prompt, plans, max_new_tokens=TOKENS, temperature=1, seed=number
             )
             assert all(len(ids) == TOKENS for ids in last.token_ids)
 

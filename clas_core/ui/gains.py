@@ -55,8 +55,8 @@ def tables(differences: list[Difference], whole: bool) -> str:
 def _table(differences: list[Difference], task: str, metric: str, whole: bool) -> str:
     cells = {(d.row, d.language): d for d in differences if (d.task, d.metric) == (task, metric)}
     rows = list(dict.fromkeys(row for row, _ in cells))
-    order = {"en": 2, MEAN: 1}
-    codes = sorted(dict.fromkeys(code for _, code in cells), key=lambda c: order.get(c, 0))
+    first = {MEAN: 0, "en": 1}  # what all want to know, on a phone too
+    codes = sorted(dict.fromkeys(code for _, code in cells), key=lambda c: first.get(c, 2))
     names = ["mean" if code == MEAN else get_language(code).name for code in codes]
     head = "".join(
         f'<th scope="col"{_apart(code)}>{escape(name)}</th>' for code, name in zip(codes, names)
