@@ -18,11 +18,11 @@ from ..recipe import Recipe
 from ..shell import RECIPE_OPTIONS, atlas_of, bar, open_model, recipe_of
 from .comparison import Comparison, compare
 from .engine import Cell, Column, load_items, reporting_columns, run, tuning_columns
-from .finding import Finding, Shift, find, measure_shifts
+from .finding import Finding, Shift, find_all, measure_shifts
 from .items import Chosen, Split, Task, Test, Validation
 from .prompting import Prompting
 from .report import write_report
-from .results import Log, Results, collect, describe, main_measures
+from .results import Log, Results, collect, describe
 from .rows import Row, standard_rows, with_baselines
 from .sweep import (
     Between,
@@ -201,8 +201,7 @@ def _put_out(arguments: argparse.Namespace, results: Results[Any]) -> None:
 def _findings(comparison: Comparison) -> list[Finding]:
     """The finding on each task's main metric, if shifts were measured and are enough."""
     shifts = [Shift(**shift) for shift in comparison.about.get("shifts", ())]
-    found = (find(comparison, shifts, *measure) for measure in main_measures(comparison.measures))
-    return [finding for finding in found if finding is not None]
+    return find_all(comparison, shifts)
 
 
 def _load_sweep(path: str) -> tuple[Sweep, int]:

@@ -25,6 +25,7 @@ from ..plan import SteeringPlan
 from .comparison import Comparison
 from .engine import ANCHOR
 from .reading import Progress
+from .results import main_measures
 from .rows import Row
 from .statistics import Interval, spearman
 
@@ -147,6 +148,12 @@ def find(
         gain=rho([point.gain for point in points]),
         retrieval=rho([point.retrieval for point in points]),
     )
+
+
+def find_all(comparison: Comparison, shifts: Sequence[Shift]) -> list[Finding]:
+    """`find` on each task's main metric, where it tells something."""
+    found = (find(comparison, shifts, *m) for m in main_measures(comparison.measures))
+    return [finding for finding in found if finding is not None]
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from ..atlases import cache_folder
 from ..errors import ClasError
 from ..evaluation.comparison import Difference, compare
 from ..evaluation.engine import Column, load_items, reporting_columns, run, tuning_columns
-from ..evaluation.finding import find, measure_shifts
+from ..evaluation.finding import find_all, measure_shifts
 from ..evaluation.items import Split, Task, Test, Validation
 from ..evaluation.prompting import Prompting
-from ..evaluation.results import Log, Results, describe, main_measures
+from ..evaluation.results import Log, Results, describe
 from ..evaluation.rows import Row, standard_rows, with_baselines
 from ..evaluation.sweep import Sweep, grid, summarise, sweep_columns
 from ..evaluation.tasks import KINDS, by_likelihood, open_task
@@ -144,13 +144,12 @@ class Trial:
                 lm, atlas, rows, corpus, self.asked.languages, progress=self._tell
             )
         comparison = compare(results)
-        found = (find(comparison, shifts, *m) for m in main_measures(comparison.measures))
         self.differences = {
             (d.row, d.task, d.metric, d.language): d for d in comparison.differences
         }
         self.outcome = Outcome(
             comparison,
-            tuple(finding for finding in found if finding is not None),
+            tuple(find_all(comparison, shifts)),
             sweeps[0] if sweeps else None,
             self.studio.num_layers,
         )

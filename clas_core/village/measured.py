@@ -19,9 +19,9 @@ from ..atlas import Atlas
 from ..corpus import ParallelCorpus
 from ..evaluation.comparison import compare
 from ..evaluation.engine import Cell, Column, load_items, reporting_columns, tuning_columns
-from ..evaluation.finding import find, measure_shifts
+from ..evaluation.finding import find_all, measure_shifts
 from ..evaluation.items import Chosen, Split, Test, Validation
-from ..evaluation.results import Log, Results, collect, describe, main_measures
+from ..evaluation.results import Log, Results, collect, describe
 from ..evaluation.rows import CONTROL, UNSTEERED, Row, with_baselines
 from ..evaluation.sweep import Sweep, grid, random_search, summarise, sweep_columns
 from ..evaluation.tables import to_json
@@ -63,6 +63,7 @@ class Study:
         self.lm, self.atlas = lm, atlas
         self._folder, self._workers, self._progress = folder, workers, progress
         self._tasks = [open_task(name) for name in TASKS]
+        self._judged = [Likelihood(task) for task in self._tasks]
 
     def choose(
         self, settings: Sequence[Recipe], items: int, stage: str, before: Sweep | None = None
@@ -71,8 +72,7 @@ class Study:
 
         What `before` measured isn't measured again: its settings come first in `settings`.
         """
-        judged = [Likelihood(task) for task in self._tasks]
-        loaded = load_items(judged, Validation, None, items)
+        loaded = load_items(self._judged, Validation, None, items)
         known = () if before is None else before.results.cells
         results = self._run(Validation, sweep_columns(loaded, settings), stage, known)
         return summarise(results, settings, num_layers=self.lm.num_layers)
@@ -87,8 +87,7 @@ class Study:
         for alpha in STRENGTHS:
             at = replace(recipe, alpha=alpha)
             rows += [Row(f"{alpha:g}", at), Row(f"{CONTROL}{alpha:g}", at, control=0)]
-        judged = [Likelihood(task) for task in self._tasks]
-        columns = tuning_columns(load_items(judged, Validation, None, items), rows)
+        columns = tuning_columns(load_items(self._judged, Validation, None, items), rows)
         results = self._run(Validation, columns, "Following the strength")
         gains = [
             {
@@ -102,7 +101,7 @@ class Study:
         return gains, self._findings(results, steered)
 
     def report(self, chosen: Sequence[Chosen[Recipe]], items: int) -> dict[str, Any]:
-        """The chosen settings on test items, as plain data: comparison, finding, shifts."""
+        """The chosen settings on test items, as plain data: comparison and findings."""
         loaded = load_items(self._tasks, Test, None, items)
         columns = reporting_columns(loaded, chosen)
         results = self._run(Test, columns, "Reporting on test items")
@@ -113,9 +112,7 @@ class Study:
         """Do gains go with languages drawing apart? For each task, as plain data."""
         comparison, corpus = compare(results), ParallelCorpus.bundled("village")
         shifts = measure_shifts(self.lm, self.atlas, rows, corpus)
-        measures = main_measures(comparison.measures)
-        found = (find(comparison, shifts, *measure) for measure in measures)
-        return [asdict(finding) for finding in found if finding is not None]
+        return [asdict(finding) for finding in find_all(comparison, shifts)]
 
     def _run(
         self,
