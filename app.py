@@ -9,9 +9,9 @@ import sys
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 from clas_core.errors import ClasError
-from clas_core.ui.page import build, launch_options
-from clas_core.ui.profile import default_profile, read_profile
-from clas_core.ui.studio import Studio
+from clas_core.ui.behind.profile import default_profile, read_profile
+from clas_core.ui.behind.studio import Studio
+from clas_core.ui.tabs.page import build, launch_options
 
 
 def main() -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tiny import make_tokenizer, tiny_llama_model
 
-from clas_core.loading import load
-from clas_core.models import LanguageModel
+from clas_core.model.architecture import LanguageModel
+from clas_core.model.loading import load
 
 CHATML = """\
 {% for message in messages %}<|im_start|>{{ message.role }}

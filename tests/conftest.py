@@ -9,9 +9,9 @@ import torch
 from tiny import SENTENCES, make_tokenizer, tiny_gpt2_model, tiny_llama_model, tiny_qwen2_model
 from transformers import PreTrainedTokenizerFast
 
-from clas_core.corpus import ParallelCorpus
-from clas_core.loading import load
-from clas_core.models import LanguageModel
+from clas_core.model.architecture import LanguageModel
+from clas_core.model.loading import load
+from clas_core.text.corpus import ParallelCorpus
 
 torch.set_num_threads(1)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tiny import SENTENCES
 
-from clas_core.evaluation.items import (
+from clas_core.evaluation.judging.items import (
     ChoiceItem,
     Item,
     Items,

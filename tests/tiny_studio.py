@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from tiny import make_tokenizer, tiny_llama_model
 
-from clas_core.atlas import Atlas
-from clas_core.corpus import ParallelCorpus
-from clas_core.loading import load
-from clas_core.ui.choice import Choice
-from clas_core.ui.first_screen import first_screen
-from clas_core.ui.studio import Studio
+from clas_core.atlas.atlas import Atlas
+from clas_core.model.loading import load
+from clas_core.studies.first_screen import first_screen
+from clas_core.text.corpus import ParallelCorpus
+from clas_core.ui.behind.choice import Choice
+from clas_core.ui.behind.studio import Studio
 
 # A frame a language and the same fillers in all of them.
 FRAMES = {

@@ -24,7 +24,7 @@ from tokenizers import (
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from ..languages import get_language
+from ..text.languages import get_language
 from .grammar import CODES, VERDICTS, Grammar
 from .tasks import cast_of, draw_statement, render_story
 from .world import Story, tell_story

@@ -27,16 +27,8 @@ from typing import Any
 import yaml
 
 from ..errors import ClasError
-from ..languages import get_language
-from .world import (
-    ANIMAL_COLOURS,
-    EVENT_SLOTS,
-    LEXICON,
-    QUESTION_SLOTS,
-    SLOT_TYPES,
-    Event,
-    Question,
-)
+from ..text.languages import get_language
+from .world import ANIMAL_COLOURS, EVENT_SLOTS, LEXICON, QUESTION_SLOTS, SLOT_TYPES, Event, Question
 
 LANGUAGE_DIR = Path(__file__).parent / "languages"
 CODES = ("en", "es", "de", "fr", "ru", "zh", "ar", "hi", "tr", "vi", "th", "sw")

@@ -15,10 +15,10 @@ from playwright.sync_api import Browser, Page
 from tiny import tiny_qwen2_model
 from tiny_studio import tiny_studio
 
-from clas_core.ui import shelf as shelf_module
-from clas_core.ui import studio as studio_module
-from clas_core.ui.page import build, launch_options
-from clas_core.ui.studio import Studio
+from clas_core.ui.behind import shelf as shelf_module
+from clas_core.ui.behind import studio as studio_module
+from clas_core.ui.behind.studio import Studio
+from clas_core.ui.tabs.page import build, launch_options
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 CHROMIUM = next(

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ...corpus import ParallelCorpus
 from ...errors import ClasError
-from ..items import Task
+from ...text.corpus import ParallelCorpus
+from ..judging.items import Task
 from .belebele import Belebele
 from .parallel import BitsPerByte, Fidelity, Retrieval
 from .village import VillageNLI, VillageQA

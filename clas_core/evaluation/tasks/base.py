@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...errors import ClasError
-from ..items import ChoiceItem, Item, Items, Kind, S, Scores, Split, Validation
+from ..judging.items import ChoiceItem, Item, Items, Kind, S, Scores, Split, Validation
 
 
 class Benchmark(ABC):

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from ...languages import canonical_codes
-from ..items import ChoiceItem, Item, Split
+from ...text.languages import canonical_codes
+from ..judging.items import ChoiceItem, Item, Split
 from .base import ChoiceBenchmark, part, shuffled
 from .sources import choose, hub_configs, hub_rows, is_hub, language_files, read_rows, value
 

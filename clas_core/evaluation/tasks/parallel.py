@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ...corpus import ParallelCorpus
-from ...detection import detect
-from ..items import Item, Items, OpenItem, PairItem, Split, TextItem
+from ...text.corpus import ParallelCorpus
+from ...text.detection import detect
+from ..judging.items import Item, Items, OpenItem, PairItem, Split, TextItem
 from .base import Benchmark, part, shuffled
 
 _VALIDATION = 1 / 3

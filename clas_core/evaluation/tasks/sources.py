@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ClasError
-from ...hub import datasets_of_the_hub
-from ...languages import canonical_codes
+from ...text.datasets import datasets_of_the_hub
+from ...text.languages import canonical_codes
 
 Row = Mapping[str, Any]
 HUB = "hub"  # a source: the benchmark's own repository; "hub:owner/name" another one like it

@@ -10,9 +10,9 @@ from typing import Any
 
 from ...village.grammar import CODES, Grammar
 from ...village.tasks import NLIItem, QAItem, nli_items, qa_items
-from ..items import ChoiceItem, Items, OpenItem, Split
-from ..scoring import contains, exact_match, token_f1
+from ..judging.items import ChoiceItem, Items, OpenItem, Split
 from .base import Benchmark, ChoiceBenchmark
+from .scoring import contains, exact_match, token_f1
 
 # All languages have the same items, and it takes a while to draw them.
 _nli_items, _qa_items = lru_cache(nli_items), lru_cache(qa_items)

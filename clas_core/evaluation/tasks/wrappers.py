@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...errors import ClasError
-from ..items import ChoiceItem, Item, Items, Kind, OpenItem, S, Scores, Task, Validation
+from ..judging.items import ChoiceItem, Item, Items, Kind, OpenItem, S, Scores, Task, Validation
 
 
 @dataclass(frozen=True)

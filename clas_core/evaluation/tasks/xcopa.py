@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ...errors import ClasError
-from ..items import ChoiceItem, Item, Split, Validation
+from ..judging.items import ChoiceItem, Item, Split, Validation
 from .base import ChoiceBenchmark, shuffled
 from .sources import choose, hub_rows, is_hub, language_files, read_rows, value
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from ..items import ChoiceItem, Item, Split, Validation
+from ..judging.items import ChoiceItem, Item, Split, Validation
 from .base import ChoiceBenchmark, shuffled
 from .sources import choose, find_file, hub_rows, is_hub, read_rows, value
 

@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import Any
 
 from ...errors import ClasError
-from ..items import Item, Items, OpenItem, Split
-from ..scoring import span_exact, span_f1, squad
+from ..judging.items import Item, Items, OpenItem, Split
 from .base import Benchmark, part, shuffled
+from .scoring import span_exact, span_f1, squad
 from .sources import hub_rows, is_hub, language_files, read_json, value
 
 _REPO = "google/xquad"

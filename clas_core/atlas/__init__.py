@@ -1,0 +1,1 @@
+"""What every neuron does in every language: measured once, kept, sorted by thresholds."""

@@ -1,0 +1,1 @@
+"""Whether steering helps: conditions on items, statistics, sweeps."""

@@ -1,0 +1,97 @@
+"""The rows of a table: the model as it is, steered, merely asked, and steered at random."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...atlas.atlas import Atlas
+from ...atlas.selection import select
+from ...errors import ClasError
+from ...steering.methods import RandomControl
+from ...steering.plan import SteeringPlan
+from ...steering.recipe import Recipe
+from ...text.languages import get_language
+
+UNSTEERED = "unsteered"
+CONTROL = "random "  # and a seed
+BASELINES = ("IntMu", "LAPE", "LanguageArithmetic", "DiffMean")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to run the model.
+
+    recipe: how to steer, for whichever language is the target; None leaves the model as it is.
+    control: a seed; the recipe's numbers then act on random neurons (`RandomControl`).
+    ask: begin the prompt with a sentence that asks for an answer in the language.
+    """
+
+    name: str
+    recipe: Recipe | None = None
+    control: int | None = None
+    ask: bool = False
+
+    def plan(self, atlas: Atlas, target: str) -> SteeringPlan | None:
+        """What steers the model for `target`. Raises ClasError if recipe and atlas don't fit."""
+        if self.recipe is None:
+            return None
+        recipe = dataclasses.replace(self.recipe, target=target)
+        if self.control is None:
+            return recipe.build(atlas)
+        chosen = select(atlas, tau=recipe.tau, shared_from=recipe.shared_from, mode=recipe.tau_mode)
+        return RandomControl(recipe.steering, self.control).plan(atlas, chosen, target)
+
+    def prefix(self, language: str) -> str:
+        """What its prompts in `language` begin with."""
+        return f"Answer in {get_language(language).name}.\n" if self.ask else ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data; steered rows carry their recipe's hash."""
+        recipe = self.recipe
+        steering = {} if recipe is None else {"recipe": vars(recipe), "hash": recipe.hash}
+        return {"name": self.name, "control": self.control, "ask": self.ask, **steering}
+
+
+def standard_rows(recipes: Sequence[Recipe], controls: int = 3) -> tuple[Row, ...]:
+    """Unsteered, a row for each recipe by its method's name, asked, and `controls` random ones.
+
+    The controls are of the first recipe. Raises ClasError for two recipes of one method.
+    """
+    first = recipes[0]
+    rows = (
+        Row(UNSTEERED),
+        *(Row(recipe.method, recipe) for recipe in recipes),
+        Row("asked", ask=True),
+        *(Row(f"{CONTROL}{seed}", first, control=seed) for seed in range(controls)),
+    )
+    check_names(rows)
+    return rows
+
+
+def with_baselines(recipe: Recipe) -> tuple[Recipe, ...]:
+    """`recipe` and the published methods at full strength, with its thresholds and layers.
+
+    DiffMean keeps its own single layer: its shifts would add up over several.
+    """
+    others = (
+        dataclasses.replace(
+            recipe,
+            method=name,
+            alpha=1.0,
+            layers=None if name == "DiffMean" else recipe.layers,
+            source="en" if name in ("LAPE", "DiffMean") else None,
+        )
+        for name in BASELINES
+        if name != recipe.method
+    )
+    return (recipe, *others)
+
+
+def check_names(rows: tuple[Row, ...]) -> None:
+    """Raise ClasError unless every row has a name of its own."""
+    names = [row.name for row in rows]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ClasError(f"Two rows are called {twice!r}: give each a name of its own.")

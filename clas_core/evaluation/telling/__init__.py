@@ -1,0 +1,1 @@
+"""What was found, told: tables, figures, reports, sentences."""

@@ -1,0 +1,99 @@
+"""What a comparison says, in plain sentences: gain or loss, how sure, and what chance does."""
+
+from __future__ import annotations
+
+from ...steering.methods import METHODS
+from ...text.languages import get_language
+from ..judging.comparison import MEAN, Comparison, Difference
+from ..judging.items import LOWER_IS_BETTER
+from ..judging.results import main_measures
+from .numbers import is_share, scaled, signed
+from .tables import LEVEL
+
+
+def verdict(comparison: Comparison, row: str | None = None) -> list[str]:
+    """A sentence for each task on what `row` (default: the first) did to its main metric."""
+    row = row or comparison.rows[0]
+    return [
+        _sentence(comparison, row, task, metric)
+        for task, metric in main_measures(comparison.measures)
+        if any((d.row, d.task) == (row, task) for d in comparison.differences)
+    ]
+
+
+def headline(comparison: Comparison, row: str | None = None) -> str:
+    """The answer in a few words, by the intervals of the means over languages."""
+    row = row or comparison.rows[0]
+    helped, harmed = [], []
+    for task, metric in main_measures(comparison.measures):
+        mean = _overall(comparison, row, task, metric)
+        if mean is None:
+            continue
+        sign = -1 if metric in LOWER_IS_BETTER else 1
+        low, high = sorted((sign * mean.gain.low, sign * mean.gain.high))
+        helped += [task] if low > 0 else []
+        harmed += [task] if high < 0 else []
+    found = [f"it {what} in {', '.join(tasks)}" for what, tasks in
+             (("helps", helped), ("harms", harmed)) if tasks]  # fmt: skip
+    return " and ".join(found) or "no gain and no loss beyond chance"
+
+
+def answer(comparison: Comparison) -> list[str]:
+    """Headline and sentences, where the first row is a method's; nothing for a sweep's rows, none
+    of which is the answer."""
+    first = comparison.rows[0]
+    if first not in METHODS:
+        return []
+    return [f"{first}: {headline(comparison)}.", *verdict(comparison)]
+
+
+def _overall(comparison: Comparison, row: str, task: str, metric: str) -> Difference | None:
+    """The mean over languages; the language itself if only one is steered for."""
+    codes = [code for code in comparison.languages(task) if code not in (MEAN, comparison.anchor)]
+    code = codes[0] if len(codes) == 1 else MEAN
+    return comparison.get(row, task, metric, code)
+
+
+def _sentence(comparison: Comparison, row: str, task: str, metric: str) -> str:
+    cells = [
+        d for d in comparison.differences
+        if (d.row, d.task, d.metric) == (row, task, metric) and d.language != MEAN
+    ]  # fmt: skip
+    steered = [d for d in cells if d.language != comparison.anchor]
+    parts = []
+    if mean := _overall(comparison, row, task, metric):
+        where = get_language(steered[0].language).name
+        many = f"the mean of {len(steered)} languages"
+        parts.append(f"{_gain(mean)} in {many if len(steered) > 1 else where}")
+    parts.append(_sure(steered))
+    if anchor := comparison.get(row, task, metric, comparison.anchor):
+        parts.append(f"{get_language(comparison.anchor).name} {_gain(anchor)}")
+    won = comparison.control_wins.get((row, task, metric))
+    if won is not None:
+        whose = "the same numbers on random neurons"
+        if row != comparison.rows[0]:
+            whose = f"{comparison.rows[0]}'s numbers on random neurons"
+        parts.append(f"{whose} do better in {won:.0%} of cases, ties counted half")
+    note = " (less is better)" if metric in LOWER_IS_BETTER else ""
+    return f"{task}, {metric}{note}: {'; '.join(parts)}."
+
+
+def _sure(cells: list[Difference]) -> str:
+    """The languages in which the difference is more than chance."""
+    sure = [d for d in cells if d.p_holm < LEVEL and d.better]
+    better = [get_language(d.language).name for d in sure if d.better > 0]
+    worse = [get_language(d.language).name for d in sure if d.better < 0]
+    named = [f"{w} in {', '.join(names)}" for w, names in (("better", better), ("worse", worse))
+             if names]  # fmt: skip
+    return " and ".join(named) or "no language changed more than chance would"
+
+
+def _gain(cell: Difference) -> str:
+    if cell.gain.low == cell.gain.high == 0:
+        return "unchanged"
+    share = is_share(cell.metric)
+    estimate, low, high = (
+        signed(scaled(value, cell.metric), 2 if share else 3)
+        for value in (cell.gain.estimate, cell.gain.low, cell.gain.high)
+    )
+    return f"{estimate}{' points' if share else ''} (95 % between {low} and {high})"

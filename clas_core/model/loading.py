@@ -1,0 +1,311 @@
+"""Load a causal language model for measuring and steering: from the hub, a directory, or memory."""
+
+from __future__ import annotations
+
+import copy
+import re
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import GatedRepoError, HTTPError, StrictDataclassError
+from safetensors import SafetensorError
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.quantizers import AutoHfQuantizer
+
+from ..errors import ClasError
+from .architecture import LanguageModel, UnsupportedModel, find_mlps
+from .sources import Source, find_source, licence_sentence
+
+Device = str | torch.device
+DeviceMap = str | Mapping[str, str | int | torch.device]
+
+_FOR_TOKENIZERS = ("sentencepiece", "tiktoken", "protobuf")
+_MODULES = {"protobuf": "google.protobuf"}  # where a package isn't named after its module
+# Formats whose kernels compute experts without showing their neurons.
+_UNPACKED = ("mxfp4", "fp8")
+
+
+def load(
+    model: str | Path | PreTrainedModel,
+    tokenizer: Any = None,
+    *,
+    dtype: str | torch.dtype | None = None,
+    device: Device | None = None,
+    device_map: DeviceMap | None = None,
+    revision: str | None = None,
+) -> LanguageModel:
+    """Load a causal language model for measuring and steering.
+
+    `model` is "village" (the embedded model), a local directory, a hub id, or a model already in
+    memory together with its `tokenizer`. A hub model is read at one commit, which becomes the
+    `revision` of the result; what is on this machine already needs no network.
+
+    `dtype` None or "auto" means float32 on the CPU, and elsewhere or if quantised the checkpoint's
+    own. `device` None means CUDA where there is one. `device_map` ("auto", or module names to
+    devices, "cpu" and "disk" among them) spreads the model with accelerate instead. Quantised
+    checkpoints need the library that made them. MXFP4 and FP8 are unpacked, to bfloat16 in general.
+    Only safetensors weights are read, and no code from a checkpoint is run. The model is put in
+    evaluation mode.
+
+    Raises ClasError if it can't be loaded, UnsupportedModel if its MLPs can't be found.
+    """
+    if isinstance(model, PreTrainedModel):
+        if tokenizer is None:
+            raise ClasError("A model in memory needs its tokenizer too: load(model, tokenizer).")
+        if any(option is not None for option in (dtype, device, device_map, revision)):
+            raise ClasError(
+                "dtype, device, device_map and revision are for loading; this model is loaded."
+            )
+        loaded, name = model, model.name_or_path or type(model).__name__
+        commit = getattr(model.config, "_commit_hash", None)
+    else:
+        if device_map is not None:
+            _check_map(device, device_map)
+        place = choose_place(device)
+        source, name = find_source(model, revision), str(model)
+        source.check()
+        config = read_config(source)
+        if tokenizer is None:
+            tokenizer = read_tokenizer(source)
+        loaded = _read_weights(
+            source, config, choose_dtype(config, dtype, place), device_map or place
+        )
+        commit = source.commit
+    loaded.eval()
+    blocks, mlps = find_mlps(loaded)
+    kind = _Offloaded if loaded.device.type == "meta" else LanguageModel
+    return kind(loaded, tokenizer, name, commit, blocks, mlps)
+
+
+class _Offloaded(LanguageModel):
+    """A model whose first weights are on no device until accelerate needs them."""
+
+    @property
+    def device(self) -> torch.device:
+        hook: Any = getattr(self.model.get_input_embeddings(), "_hf_hook", None)
+        if hook is None:
+            raise ClasError(f"{self.name} has no weights: load it from its checkpoint.")
+        return torch.device(hook.execution_device)
+
+
+def choose_place(device: Device | None) -> torch.device:
+    """The device of that name, or the best. Raises ClasError if this machine has none such."""
+    return _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _check_map(device: Device | None, device_map: DeviceMap) -> None:
+    if device is not None:
+        raise ClasError(
+            "device puts a model in one place and device_map spreads it: give only one of them."
+        )
+    if find_spec("accelerate") is None:
+        raise ClasError("device_map needs accelerate: pip install clas-studio[multi-gpu].")
+    for target in () if isinstance(device_map, str) else device_map.values():
+        if target != "disk":
+            _device(target)
+
+
+def choose_dtype(
+    config: PreTrainedConfig, dtype: str | torch.dtype | None, place: torch.device
+) -> torch.dtype:
+    """The type of the weights, as `load` describes it. Raises ClasError for an unknown one."""
+    if dtype is None or dtype == "auto":
+        dtype = torch.float32
+        if place.type != "cpu" or quantisation(config) is not None:
+            dtype = config.dtype or config.get_text_config().dtype or dtype
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ClasError(f"dtype is auto, float32, bfloat16 or float16, not {dtype!r}.")
+    return found
+
+
+def quantisation(config: PreTrainedConfig) -> str | None:
+    """The method by which the checkpoint is quantised, None if it isn't."""
+    packed = _packing(config)
+    if packed is None:
+        return None
+    return str(packed.get("quant_method", "bitsandbytes"))  # which in old checkpoints has no name
+
+
+def _packing(config: PreTrainedConfig) -> dict[str, Any] | None:
+    parts = (config, config.get_text_config())
+    return next((part.quantization_config for part in parts if _is_packed(part)), None)
+
+
+def _is_packed(config: PreTrainedConfig) -> bool:
+    return getattr(config, "quantization_config", None) is not None
+
+
+def is_unpacked(config: PreTrainedConfig) -> bool:
+    """Whether the checkpoint is quantised in a format that loading undoes."""
+    return quantisation(config) in _UNPACKED
+
+
+def read_config(source: Source) -> PreTrainedConfig:
+    """The config of a model, after checking that it is a decoder-only language model.
+
+    Raises ClasError if it can't be read, UnsupportedModel for any other kind of model.
+    """
+    source.check(weights=False)
+    with _refusing(source):
+        config = AutoConfig.from_pretrained(
+            # By its branch, so that it is found again without network.
+            source.path,
+            **{**source.options, "revision": source.revision},
+        )
+    kind, name = type(config), config.model_type
+    if config.is_encoder_decoder:
+        raise UnsupportedModel(f"{source.path} ({name}) is an encoder-decoder: {_CHOOSE}.")
+    if kind in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
+        raise UnsupportedModel(
+            f"{source.path} ({name}) is an encoder, it reads both ways: {_CHOOSE}."
+        )
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UnsupportedModel(f"{source.path} ({name}) is no causal language model: {_CHOOSE}.")
+    return config
+
+
+_CHOOSE = "choose a decoder-only language model"
+
+
+def build_empty(source: Source, config: PreTrainedConfig) -> PreTrainedModel:
+    """The model that `config` describes, unquantised and without weights, in no time.
+
+    Raises ClasError, also if a library that its quantisation needs is missing.
+    """
+    config = copy.deepcopy(config)
+    with _refusing(source):
+        packed = _packing(config)
+        if packed is not None and not is_unpacked(config):
+            quantiser = AutoHfQuantizer.from_config(packed, pre_quantized=True)
+            quantiser.validate_environment(device_map=None)
+        for part in (config, config.get_text_config()):
+            if _is_packed(part):
+                del part.quantization_config
+        with _ONE_AT_A_TIME, torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+
+
+def read_tokenizer(source: Source) -> Any:
+    """The tokenizer of a model. Raises ClasError, naming the packages that it needs and lacks."""
+    if not any(name.startswith(_VOCABULARY) or name.endswith(_SPELLING) for name in source.files):
+        raise ClasError(f"{source.path} has no tokenizer: save it there with save_pretrained.")
+    with _refusing(source):
+        return AutoTokenizer.from_pretrained(source.path, **source.options)
+
+
+_VOCABULARY, _SPELLING = ("tokenizer.json", "vocab", "tekken.json"), (".model", ".tiktoken")
+
+
+# While transformers makes a model, it replaces functions for all threads, tying of weights among
+# them: of two at once, one may stay without, and so may all after them.
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def _read_weights(
+    source: Source, config: PreTrainedConfig, dtype: torch.dtype, place: torch.device | DeviceMap
+) -> PreTrainedModel:
+    options = dict(source.options, dtype=dtype, use_safetensors=True)
+    packed = _packing(config)
+    if packed is not None and is_unpacked(config):
+        packed["dequantize"] = True
+    whole = isinstance(place, torch.device)
+    if not whole or packed is not None:  # quantised weights can't be moved later
+        options["device_map"] = {"": place} if whole else place
+    if not whole:
+        # What must change before it is offloaded, the weights of experts, is written there.
+        scratch = tempfile.TemporaryDirectory(prefix="clas-offload-")
+        options["offload_folder"] = scratch.name
+    with _refusing(source):
+        with _ONE_AT_A_TIME:
+            read: Any = AutoModelForCausalLM.from_pretrained(
+                source.path, config=config, output_loading_info=True, **options
+            )
+        model, report = read
+        if report["missing_keys"]:
+            raise ClasError(
+                f"{source.path} has no weights for {min(report['missing_keys'])}, and transformers "
+                "would make them up: choose the whole checkpoint of a causal language model."
+            )
+        if not whole:
+            weakref.finalize(model, scratch.cleanup)
+        return model if "device_map" in options else model.to(place)
+
+
+@contextmanager
+def _refusing(source: Source) -> Iterator[None]:
+    """Say in one sentence why transformers couldn't read from `source`."""
+    try:
+        yield
+    except ClasError:
+        raise
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        ImportError,
+        RuntimeError,
+        HTTPError,
+        SafetensorError,
+        StrictDataclassError,
+    ) as error:
+        raise ClasError(_reason(source, error)) from error
+
+
+def _reason(source: Source, error: Exception) -> str:
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    text = " ".join(str(error).split())
+    if any(isinstance(cause, GatedRepoError) for cause in causes):
+        return licence_sentence(source.path)
+    if "custom code" in text or "trust_remote_code" in text:
+        return f"{source.path} needs Python code of its own, which is never run: {_CHOOSE} without."
+    if "does not recognize this architecture" in text:
+        return (
+            f"transformers doesn't know the architecture of {source.path}: update it "
+            f"(pip install -U transformers), or {_CHOOSE}."
+        )
+    missing = [package for package in _FOR_TOKENIZERS if not _is_here(package)]
+    if missing and any(package in text.lower() for package in _FOR_TOKENIZERS):
+        return f"The tokenizer of {source.path} needs packages: pip install {' '.join(missing)}."
+    if needed := re.search(r"pip install (?:-\S+ )*([\w.\-\[\]<>=]+[\w\]])", text):
+        return f"{source.path} needs a package: pip install {needed[1]!r}."
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"{source.path} doesn't fit in the GPU's memory: give device_map='auto', or the CPU."
+    return f"Can't load {source.path}: {text or type(error).__name__}"
+
+
+def _is_here(package: str) -> bool:
+    module = _MODULES.get(package, package)
+    return find_spec(module.partition(".")[0]) is not None and find_spec(module) is not None
+
+
+def _device(name: str | int | torch.device) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ClasError(f"There is no device {name!r}: say cpu, cuda or cuda:1.") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ClasError(
+            f"This machine has {torch.cuda.device_count()} CUDA devices, so no {device}: say cpu."
+        )
+    return device

@@ -1,0 +1,187 @@
+"""Where a model's files are: in the checkout, in a directory, or on the hub. No file is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    HTTPError,  # the parent of all that can go wrong between here and the hub
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id
+
+from ..errors import ClasError
+from ..paths import ASSETS
+
+VILLAGE = "village"
+_PATIENCE = 5.0  # seconds until the hub counts as out of reach
+_OTHER_WEIGHTS = ("consolidated", "adapter_")  # transformers doesn't read these files
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files of a model, before any is read.
+
+    path: what transformers takes, a directory or a hub id. revision: the branch, tag or commit
+    asked for; commit: what that is on the hub, None in a directory. files: bytes of each file.
+    missing: the names of those that aren't on this machine yet. offline: only what is on this
+    machine can be read. gated: the authors ask for consent to a licence.
+    """
+
+    path: str
+    files: Mapping[str, int]
+    missing: frozenset[str] = frozenset()
+    revision: str | None = None
+    commit: str | None = None
+    offline: bool = False
+    gated: bool = False
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The safetensors files that hold the model."""
+        names = [name for name in self.files if name.endswith(".safetensors") and "/" not in name]
+        if "model.safetensors" in names:
+            return ("model.safetensors",)
+        return tuple(sorted(name for name in names if not name.startswith(_OTHER_WEIGHTS)))
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(self.files[name] for name in self.weights)
+
+    @property
+    def download_bytes(self) -> int:
+        """What of the weights must be fetched."""
+        return sum(self.files[name] for name in self.weights if name in self.missing)
+
+    def check(self, weights: bool = True) -> None:
+        """Raise ClasError unless there is a config, and weights in a format that is read."""
+        if "config.json" not in self.files:
+            if "adapter_config.json" in self.files:
+                raise ClasError(
+                    f"{self.path} is an adapter: merge it into its model and save that."
+                )
+            raise ClasError(f"{self.path} has no config.json: choose the place of a saved model.")
+        if weights and not self.weights:
+            if self.offline:
+                raise ClasError(
+                    f"The hub can't be reached and the weights of {self.path} aren't on this "
+                    "machine: connect to the network."
+                )
+            raise ClasError(
+                f"{self.path} has no weights in *.safetensors, the only format that is read: open "
+                "the model in transformers and save it with save_pretrained."
+            )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments for `from_pretrained` of everything but the config."""
+        return {
+            "revision": self.commit or self.revision,
+            "local_files_only": self.offline,
+            "trust_remote_code": False,
+        }
+
+
+def find_source(model: str | Path, revision: str | None = None) -> Source:
+    """Find the model that "village", a directory or a hub id names.
+
+    A hub id costs one short request. Without network, what an earlier download left on this
+    machine is found. Raises ClasError if there is no such model.
+    """
+    folder = ASSETS / "village" / "model" if str(model) == VILLAGE else Path(model).expanduser()
+    if str(model) == VILLAGE and not folder.is_dir():
+        raise ClasError("The embedded model isn't here: build it with `make model`.")
+    if not folder.is_dir():
+        if isinstance(model, Path) or folder.is_absolute() or str(model).startswith("."):
+            raise ClasError(f"There is no directory {model}: check the path.")
+        return _on_hub(model, revision)
+    if revision is not None:
+        raise ClasError(f"{model} is a directory: revision is for models on the hub, leave it out.")
+    return Source(str(folder), _files(folder))
+
+
+def check_allowed(model: str, allowed: Sequence[str]) -> None:
+    """Raise ClasError unless a page whose profile allows `allowed` may load `model`.
+
+    `allowed` are patterns of hub ids, as in a shell ("Qwen/*"), and "local" for any directory. The
+    embedded model is always allowed. A name that is both a directory and a hub id is a directory,
+    as in `find_source`.
+    """
+    if model == VILLAGE:
+        return
+    if Path(model).exists() or not _is_hub_id(model):
+        if "local" not in allowed:
+            raise ClasError(f"This page opens no directories: choose a hub id, or {VILLAGE}.")
+    elif not any(fnmatchcase(model, pattern) for pattern in allowed):
+        choice = ", ".join([VILLAGE, *(pattern for pattern in allowed if pattern != "local")])
+        raise ClasError(f"This page doesn't open {model}: choose from {choice}.")
+
+
+def _is_hub_id(name: str) -> bool:
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+def _files(folder: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_size for file in folder.iterdir() if file.is_file()}
+
+
+def _on_hub(repo: str, revision: str | None) -> Source:
+    try:
+        info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=_PATIENCE)
+    except HFValidationError as error:
+        raise ClasError(
+            f"{repo} is neither a directory here nor a hub id such as Qwen/Qwen2.5-0.5B."
+        ) from error
+    except GatedRepoError as error:
+        raise ClasError(licence_sentence(repo)) from error
+    except RepositoryNotFoundError as error:
+        raise ClasError(
+            f"There is no directory {repo}, and the hub shows no model of that name: check the "
+            "spelling, or log in with `hf auth login` if it is private."
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ClasError(
+            f"{repo} has no revision {revision}: see its branches on the hub."
+        ) from error
+    except (OfflineModeIsEnabled, HTTPError) as error:
+        return _in_cache(repo, revision, error)
+    files = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    missing = frozenset(name for name in files if not _cached(repo, name, info.sha))
+    return Source(repo, files, missing, revision, info.sha, gated=bool(info.gated))
+
+
+def _in_cache(repo: str, revision: str | None, error: Exception) -> Source:
+    config = _cached(repo, "config.json", revision)
+    if config is None:
+        raise ClasError(
+            f"The hub can't be reached and {repo} isn't on this machine: connect to the network, "
+            "or choose a directory."
+        ) from error
+    folder = config.parent  # named after the commit
+    return Source(repo, _files(folder), revision=revision, commit=folder.name, offline=True)
+
+
+def _cached(repo: str, name: str, revision: str | None) -> Path | None:
+    found = try_to_load_from_cache(repo, name, revision=revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+def licence_sentence(repo: str) -> str:
+    """What to do about a gated repository."""
+    return (
+        f"{repo} is gated: accept its licence at https://huggingface.co/{repo}, then log in here "
+        "with `hf auth login`."
+    )

@@ -1,0 +1,1 @@
+"""What a steered model does: texts, likelihoods, hidden states, and how they differ."""

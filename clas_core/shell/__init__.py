@@ -1,0 +1,1 @@
+"""The commands of `python -m clas_core`."""

@@ -1,0 +1,301 @@
+"""The shell's `evaluate`, `sweep`, `report` and `lm_eval`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..atlas.atlas import Atlas
+from ..errors import ClasError
+from ..evaluation.judging.comparison import Comparison, compare
+from ..evaluation.judging.engine import (
+    Cell,
+    Column,
+    load_items,
+    reporting_columns,
+    run,
+    tuning_columns,
+)
+from ..evaluation.judging.finding import Finding, Shift, find_all, measure_shifts
+from ..evaluation.judging.items import Chosen, Split, Task, Test, Validation
+from ..evaluation.judging.prompting import Prompting
+from ..evaluation.judging.results import Log, Results, collect, describe
+from ..evaluation.judging.rows import Row, standard_rows, with_baselines
+from ..evaluation.judging.sweep import (
+    Between,
+    Sweep,
+    grid,
+    load_chosen,
+    random_search,
+    save_chosen,
+    setting_rows,
+    summarise,
+    sweep_columns,
+)
+from ..evaluation.judging.workers import Source, run_in_processes
+from ..evaluation.tasks import Likelihood, open_task
+from ..evaluation.telling.report import write_report
+from ..evaluation.telling.tables import cell_text, score_text, to_csv, to_json, to_latex
+from ..evaluation.telling.verdict import answer
+from ..model.architecture import LanguageModel
+from ..paths import replacing
+from ..steering.recipe import Recipe
+from ..text.corpus import ParallelCorpus
+from .options import RECIPE_OPTIONS, atlas_of, bar, open_model, recipe_of
+
+S = TypeVar("S", bound=Split)
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Score a recipe on validation items, or chosen settings on test items."""
+    tasks, codes = _tasks(arguments), _codes(arguments)
+    chosen = [one for path in arguments.chosen or () for one in load_chosen(path)]
+    recipe = _recipe_of(arguments, chosen) if chosen else recipe_of(arguments)
+    lm = open_model(recipe)
+    atlas, prompting = atlas_of(arguments, recipe, lm), Prompting.of(recipe, lm)
+    if chosen:
+        loaded = load_items(tasks, Test, codes, arguments.items)
+        columns = reporting_columns(loaded, chosen, arguments.controls, prompting=prompting)
+        results: Results[Any] = _measure(arguments, recipe, lm, atlas, Test, columns)
+        rows = columns[0].rows
+    else:
+        recipes = with_baselines(recipe) if arguments.baselines else (recipe,)
+        rows = standard_rows(recipes, arguments.controls)
+        tried = load_items(tasks, Validation, codes, arguments.items)
+        tuned = tuning_columns(tried, rows, prompting=prompting)
+        results = _measure(arguments, recipe, lm, atlas, Validation, tuned)
+    results.save(arguments.out)
+    if arguments.finding:
+        results = _with_shifts(results, lm, atlas, recipe, rows)
+        results.save(arguments.out)
+    _put_out(arguments, results)
+
+
+def sweep(arguments: argparse.Namespace) -> None:
+    """Try settings on validation items and write down the one to take."""
+    recipe, tasks, codes = recipe_of(arguments), _tasks(arguments), _codes(arguments)
+    if arguments.finding and not arguments.results:
+        raise ClasError("--finding is kept with the results: name a file for them by --results.")
+    if arguments.likelihood:
+        tasks = [Likelihood(task) for task in tasks]
+    values = dict(_values(text) for text in arguments.grid)
+    if arguments.random is None:
+        settings = grid(recipe, values)
+    else:
+        settings = random_search(recipe, values, arguments.random, recipe.seed)
+    lm = open_model(recipe)
+    atlas, prompting = atlas_of(arguments, recipe, lm), Prompting.of(recipe, lm)
+    loaded = load_items(tasks, Validation, codes, arguments.items)
+    columns = sweep_columns(loaded, settings, together=arguments.together, prompting=prompting)
+    results = _measure(arguments, recipe, lm, atlas, Validation, columns)
+    found = summarise(results, settings, num_layers=lm.num_layers)
+    save_chosen(arguments.out, [found.chosen])
+    if arguments.results:
+        results.save(arguments.results)
+        if arguments.finding:
+            rows = setting_rows(settings)
+            _with_shifts(results, lm, atlas, recipe, rows).save(arguments.results)
+    _print_sweep(found, arguments.json)
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """Write what stands in a file of results as tables and plots."""
+    if arguments.sweep and not arguments.html:
+        raise ClasError("A sweep is drawn in the report: name a file for it by --html.")
+    _put_out(arguments, _load_any(arguments.results))
+
+
+def run_harness(arguments: argparse.Namespace) -> None:
+    """lm-evaluation-harness's own command line, with our model in its registry."""
+    from ..evaluation.judging.registering import register_when_imported
+
+    register_when_imported()
+    try:
+        from lm_eval.__main__ import cli_evaluate
+    except ImportError as error:
+        raise ClasError(
+            "lm-evaluation-harness isn't here: pip install 'clas-studio[lm-eval]'."
+        ) from error
+    sys.argv = ["lm_eval", *arguments.options]
+    cli_evaluate()
+
+
+def _measure(
+    arguments: argparse.Namespace,
+    recipe: Recipe,
+    lm: LanguageModel,
+    atlas: Atlas,
+    split: type[S],
+    columns: Sequence[Column[S]],
+) -> Results[S]:
+    """The results of these columns; those in the log aren't measured again."""
+    about = describe(lm, atlas, split, columns)
+    log = Log(arguments.log, split, about) if arguments.log else None
+    left = columns if log is None else log.open_columns(columns)
+    cells: list[Cell[S]] = []
+    with bar("scoring", "item") as progress:
+        if arguments.workers == 1 and not arguments.cluster:
+            found = run(lm, atlas, left, progress)
+        else:
+            source = Source(recipe, atlas)
+            found = run_in_processes(
+                source, left, arguments.workers, progress, cluster=arguments.cluster
+            )
+        for column in collect(log, found):
+            cells += column
+    return Results(tuple(cells), about) if log is None else log.results(columns)
+
+
+_OF_MODEL = ("model", "revision", "dtype", "corpus", "chat", "system")
+
+
+def _recipe_of(arguments: argparse.Namespace, chosen: Sequence[Chosen[Recipe]]) -> Recipe:
+    """The model and text that settings were chosen on. Raises ClasError if they are several, or
+    others than the options name."""
+    if arguments.baselines:
+        raise ClasError("--chosen reports settings that were chosen: choose the baselines' too.")
+    recipe = chosen[0].setting
+    for name in _OF_MODEL:
+        wanted = {getattr(one.setting, name) for one in chosen}
+        wanted.add(getattr(arguments, name, getattr(recipe, name)))
+        if len(wanted) > 1:
+            raise ClasError(
+                f"The settings were chosen with another {name}: {', '.join(map(str, wanted))}."
+            )
+    return recipe
+
+
+def _with_shifts(
+    results: Results[S],
+    lm: LanguageModel,
+    atlas: Atlas,
+    recipe: Recipe,
+    rows: Sequence[Row],
+) -> Results[S]:
+    """The same results, and how far every row's plans move the languages."""
+    corpus = ParallelCorpus.open(recipe.corpus)
+    codes = {cell.scores.language for cell in results.cells}
+    with bar("moving", "plan") as progress:
+        shifts = measure_shifts(lm, atlas, rows, corpus, codes, progress=progress)
+    return Results(results.cells, {**results.about, "shifts": [vars(one) for one in shifts]})
+
+
+def _put_out(arguments: argparse.Namespace, results: Results[Any]) -> None:
+    """Write and print the comparison in the forms that were asked for."""
+    comparison = compare(results)
+    if arguments.csv:
+        _write(arguments.csv, to_csv(comparison))
+    if arguments.latex:
+        _write(arguments.latex, to_latex(comparison))
+    if arguments.html:
+        swept = _load_sweep(arguments.sweep) if getattr(arguments, "sweep", None) else None
+        findings = _findings(comparison)
+        if swept is not None:
+            findings += _findings(compare(swept[0].results))
+        write_report(arguments.html, comparison, findings, swept)
+    if arguments.json:
+        print(to_json(comparison), end="")
+    else:
+        for measure in comparison.measures:
+            print(_table(comparison, *measure))
+        print(*answer(comparison), sep="\n")
+
+
+def _findings(comparison: Comparison) -> list[Finding]:
+    """The finding on each task's main metric, if shifts were measured and are enough."""
+    shifts = [Shift(**shift) for shift in comparison.about.get("shifts", ())]
+    return find_all(comparison, shifts)
+
+
+def _load_sweep(path: str) -> tuple[Sweep, int]:
+    results = Results.load(path, Validation)
+    recipes = [row["recipe"] for row in results.about["rows"] if "recipe" in row]
+    settings = [Recipe.from_json(json.dumps(recipe)) for recipe in recipes]
+    layers = results.about["layers"]
+    return summarise(results, settings, num_layers=layers), layers
+
+
+def _load_any(path: str) -> Results[Any]:
+    """Results of either split: to look at them is no choice."""
+    try:
+        return Results.load(path, Test)
+    except ClasError:
+        return Results.load(path, Validation)
+
+
+def _table(comparison: Comparison, task: str, metric: str) -> str:
+    """Gains by row and language, as plain text."""
+    codes = comparison.languages(task)
+    rows = [comparison.get(comparison.rows[0], task, metric, code) for code in codes]
+    lines = [[f"{task}, {metric}", *codes], ["unsteered, score", *map(score_text, rows)]]
+    for row in comparison.rows:
+        cells = [comparison.get(row, task, metric, code) for code in codes]
+        if any(cells):
+            lines.append([row, *map(cell_text, cells)])
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return (
+        "\n".join(
+            "  ".join(
+                text.ljust(w) if k == 0 else text.rjust(w) for k, (text, w) in enumerate(pairs)
+            )
+            for pairs in ([*zip(line, widths)] for line in lines)
+        )
+        + "\n"
+    )
+
+
+def _print_sweep(sweep: Sweep, as_json: bool) -> None:
+    if as_json:
+        marks = {"best": sweep.best, "suggested": sweep.suggested}
+        table = [
+            {"setting": one.name, **vars(one.gain)}
+            | {mark: number == place for mark, place in marks.items()}
+            for number, one in enumerate(sweep.tried)
+        ]
+        print(json.dumps(table, ensure_ascii=False))
+        return
+    width = max(len(one.name) for one in sweep.tried)
+    for number, one in enumerate(sweep.tried):
+        gain = f"{one.gain.estimate:+.4f} [{one.gain.low:+.4f}, {one.gain.high:+.4f}]"
+        marks_of = [("best", sweep.best), ("suggested", sweep.suggested)]
+        said = " ".join(mark for mark, place in marks_of if place == number)
+        print(f"{one.name:<{width}}  {gain}  {said}".rstrip())
+    if sweep.tried[sweep.best].gain.low <= 0:
+        print("No setting gained beyond chance: think of leaving the model as it is.")
+
+
+def _tasks(arguments: argparse.Namespace) -> list[Task]:
+    found = []
+    for text in arguments.tasks:
+        name, _, source = text.partition("=")
+        found.append(open_task(name, source or None, shots=arguments.shots))
+    return found
+
+
+def _codes(arguments: argparse.Namespace) -> list[str] | None:
+    return arguments.languages.split(",") if arguments.languages else None
+
+
+def _values(text: str) -> tuple[str, list[Any] | Between]:
+    """A field and its values, of `alpha=0.5,1`, or its range, of `alpha=0..2`."""
+    name, _, values = text.partition("=")
+    name = name.replace("-", "_")
+    if name not in RECIPE_OPTIONS or not values:
+        raise ClasError(f"{text!r} is no list of values: write one such as alpha=0.5,1,2.")
+    kind = RECIPE_OPTIONS[name][0]
+    low, dots, high = values.partition("..")
+    try:
+        if dots and kind is float:
+            return name, Between(float(low), float(high))
+        return name, [kind(value) for value in values.split(",")]
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        raise ClasError(f"The values of {name} can't be read: {values!r}.") from error
+
+
+def _write(path: str, text: str) -> None:
+    with replacing(Path(path)) as scratch:
+        scratch.write_text(text, encoding="utf-8")

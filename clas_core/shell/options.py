@@ -1,0 +1,94 @@
+"""What the shell's commands share: a recipe's options, the model and atlas it names, a bar."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm import tqdm
+
+from ..atlas.atlas import Atlas
+from ..atlas.cache import measure_cached
+from ..model.architecture import LanguageModel
+from ..model.loading import load
+from ..steering.methods import METHODS
+from ..steering.recipe import Recipe, read_recipe
+from ..text.corpus import ParallelCorpus
+
+
+def _layers(text: str) -> tuple[int, int]:
+    try:
+        start, end = text.split("-")
+        return int(start), int(end)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form 6-8") from error
+
+
+RECIPE_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {  # field: type, help
+    "model": (str, "village, a local directory or a hub id"),
+    "revision": (str, "branch, tag or commit of a hub model"),
+    "dtype": (str, "auto, float32, bfloat16 or float16"),
+    "corpus": (str, "village, everyday, hub:owner/name, or a file or folder of parallel text"),
+    "method": (str, f"one of {', '.join(METHODS)}"),
+    "alpha": (float, "strength: 0 is off, 1 the method in full"),
+    "beta": (float, "CLAS: factor of the shared neurons"),
+    "gamma": (float, "CLAS: factor of the language-specific neurons"),
+    "lam": (float, "LanguageArithmetic: factor of the target's mean activation"),
+    "source": (str, "language to steer away from, where the method has one"),
+    "tau": (float, "a neuron is active in a language from this activation probability on"),
+    "tau_mode": (str, "absolute, or quantile of each layer"),
+    "shared_from": (int, "a neuron is shared from this many languages on (default: all)"),
+    "specific": (str, "which specific neurons gamma reaches: any, target or others"),
+    "layers": (_layers, "steer layers A up to, not with, B: 6-8"),
+    "target": (str, "language to steer for"),
+    "chat": (str, "the model's chat template: on, off or auto (on for chat models)"),
+    "system": (str, "system prompt of the chat"),
+    "temperature": (float, "0 is greedy"),
+    "max_new_tokens": (int, "length of the answer"),
+    "seed": (int, "for sampling and for the random control"),
+}
+
+
+def recipe_of(arguments: argparse.Namespace) -> Recipe:
+    """What --recipe says, changed by the options that were given.
+
+    Without one, what is suggested for the embedded model, if it is measured on its own text and
+    steered by CLAS; a suggestion says nothing of any other model, text or method.
+    """
+    names = [field.name for field in dataclasses.fields(Recipe)]
+    given = {name: value for name, value in vars(arguments).items() if name in names}
+    if arguments.recipe is not None:
+        return read_recipe(arguments.recipe, **given)
+    plain = Recipe()
+    usual = getattr(arguments, "atlas", None) is None and all(
+        given.get(name, getattr(plain, name)) == getattr(plain, name)
+        for name in ("model", "corpus", "method")
+    )
+    return dataclasses.replace(Recipe.suggested("village") if usual else plain, **given)
+
+
+def open_model(recipe: Recipe) -> LanguageModel:
+    return load(recipe.model, dtype=recipe.dtype, revision=recipe.revision)
+
+
+def atlas_of(arguments: argparse.Namespace, recipe: Recipe, lm: LanguageModel) -> Atlas:
+    """The one that --atlas names, or the model's kept one, measured now if there is none."""
+    if arguments.atlas is not None:
+        return Atlas.load(arguments.atlas)
+    with bar("measuring", "sentence") as progress:
+        return measure_cached(lm, ParallelCorpus.open(recipe.corpus), progress=progress)
+
+
+@contextmanager
+def bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress callback that draws a bar on stderr, gone when it is done."""
+    with tqdm(desc=what, unit=f" {unit}s", leave=False, disable=None) as shown:
+
+        def progress(done: int, total: int) -> None:
+            shown.total = total
+            shown.update(done - shown.n)
+
+        yield progress

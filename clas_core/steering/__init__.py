@@ -1,0 +1,1 @@
+"""How to steer: methods, the plans that they compile to, recipes, and plans baked into weights."""

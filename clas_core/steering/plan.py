@@ -1,0 +1,306 @@
+"""A steering plan: what every method compiles to, and how it acts on a model.
+
+In each layer `h' = s * h + b` on the MLP neurons, and a shift of the residual stream after the
+layer. Plans are small, immutable and know nothing of where they came from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ..errors import ClasError
+from ..model.architecture import LanguageModel
+from ..model.taps import Site, Tap, tapped
+from ..paths import replacing
+
+_FORMAT = "clas-plan-1"
+_PARTS = ("scale", "bias", "shift")
+
+
+@dataclass(frozen=True, eq=False)
+class LayerPlan:
+    """One layer's affine map. None stands for the identity: scale 1, bias 0, shift 0.
+
+    scale, bias: [neurons], `h' = scale * h + bias` at the input of the down-projection.
+    shift: [hidden], added to the output of the decoder layer. All float32 on the CPU.
+    """
+
+    scale: torch.Tensor | None = None
+    bias: torch.Tensor | None = None
+    shift: torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        for part in _PARTS:
+            tensor = getattr(self, part)
+            if tensor is None:
+                continue
+            if tensor.ndim != 1:
+                raise ClasError(f"A plan's {part} is one number a unit, not {tuple(tensor.shape)}.")
+            if not torch.isfinite(tensor).all():
+                raise ClasError(f"A plan's {part} isn't finite: check the strengths and the atlas.")
+            object.__setattr__(self, part, tensor.detach().to("cpu", torch.float32))
+
+    @property
+    def neurons(self) -> int | None:
+        """How many neurons scale and bias are for; None without either."""
+        given = self.bias if self.scale is None else self.scale
+        return None if given is None else len(given)
+
+    @property
+    def is_identity(self) -> bool:
+        return (
+            (self.scale is None or bool((self.scale == 1).all()))
+            and (self.bias is None or not self.bias.any())
+            and (self.shift is None or not self.shift.any())
+        )
+
+    def __mul__(self, strength: float) -> LayerPlan:
+        return LayerPlan(
+            None if self.scale is None else 1 + strength * (self.scale - 1),
+            None if self.bias is None else strength * self.bias,
+            None if self.shift is None else strength * self.shift,
+        )
+
+    def __matmul__(self, first: LayerPlan) -> LayerPlan:
+        """`first`, then this: s = s2 s1, b = s2 b1 + b2, and the shifts add up."""
+        bias = first.bias if first.bias is None or self.scale is None else self.scale * first.bias
+        return LayerPlan(
+            _combine(torch.mul, self.scale, first.scale),
+            _combine(torch.add, self.bias, bias),
+            _combine(torch.add, self.shift, first.shift),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class SteeringPlan:
+    """An affine map for each steered layer; layers that aren't named stay as they are.
+
+    `plan * 0.5` is half way from doing nothing to `plan` (0 is nothing, 1 all of it, any other
+    number extrapolates); `second @ first` does `first`, then `second`, like matrices.
+    """
+
+    layers: Mapping[int, LayerPlan] = field(default_factory=dict)
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        if any(layer < 0 for layer in self.layers):
+            raise ClasError(f"Layers count from 0; this plan names layer {min(self.layers)}.")
+        object.__setattr__(self, "layers", MappingProxyType(dict(sorted(self.layers.items()))))
+
+    @staticmethod
+    def identity() -> SteeringPlan:
+        """The plan that does nothing."""
+        return SteeringPlan(label="identity")
+
+    @property
+    def is_identity(self) -> bool:
+        return all(layer.is_identity for layer in self.layers.values())
+
+    def __mul__(self, strength: float) -> SteeringPlan:
+        if not math.isfinite(strength):
+            raise ClasError(f"Steering strength must be a finite number, not {strength}.")
+        layers = {index: layer * strength for index, layer in self.layers.items()}
+        return SteeringPlan(layers, f"{strength:g} * ({self.label})")
+
+    __rmul__ = __mul__
+
+    def __matmul__(self, first: SteeringPlan) -> SteeringPlan:
+        nothing = LayerPlan()
+        layers = {
+            index: self.layers.get(index, nothing) @ first.layers.get(index, nothing)
+            for index in {*self.layers, *first.layers}
+        }
+        return SteeringPlan(layers, f"({self.label}) @ ({first.label})")
+
+    def check(self, lm: LanguageModel) -> None:
+        """Raise ClasError unless this plan's layers and sizes are those of `lm`."""
+        for index, layer in self.layers.items():
+            if index >= lm.num_layers:
+                raise ClasError(
+                    f"The plan steers layer {index}, but {lm.name} has layers 0 to "
+                    f"{lm.num_layers - 1}: make the plan for this model."
+                )
+            for part in _PARTS:
+                tensor = getattr(layer, part)
+                size = lm.hidden_size if part == "shift" else lm.widths[index]
+                if tensor is not None and len(tensor) != size:
+                    raise ClasError(
+                        f"The plan's {part} in layer {index} has {len(tensor)} entries, but "
+                        f"{lm.name} has {size}: make the plan for this model."
+                    )
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan as one safetensors file."""
+        tensors = {
+            f"{index}.{part}": getattr(layer, part).contiguous()
+            for index, layer in self.layers.items()
+            for part in _PARTS
+            if getattr(layer, part) is not None
+        }
+        with replacing(path) as scratch:
+            save_file(tensors, scratch, {"format": _FORMAT, "label": self.label})
+
+    @staticmethod
+    def load(path: str | Path) -> SteeringPlan:
+        """Read a plan that `save` wrote. Raises ClasError if the file is missing or another's."""
+        parts: dict[int, dict[str, torch.Tensor]] = {}
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != _FORMAT:
+                    raise ClasError(f"{path} isn't a steering plan: choose a file plan.save wrote.")
+                for name in file.keys():  # noqa: SIM118 (safe_open is no mapping)
+                    index, part = name.split(".")
+                    parts.setdefault(int(index), {})[part] = file.get_tensor(name)
+        except (OSError, SafetensorError) as error:
+            raise ClasError(f"Can't read a steering plan from {path}: {error}") from error
+        return SteeringPlan(
+            {index: LayerPlan(**tensors) for index, tensors in parts.items()}, metadata["label"]
+        )
+
+
+@contextmanager
+def steered(
+    lm: LanguageModel, plan: SteeringPlan | Sequence[SteeringPlan | None] | None
+) -> Iterator[None]:
+    """Steer every forward pass of `lm` made inside, in this context (thread, task) only.
+
+    One plan steers all rows of a batch; a sequence gives row r its own `plan[r]`, None for a row
+    to leave alone. Rows that aren't steered keep every bit. Nested contexts act one after the
+    other, the outer one first. Never put this round a `yield`: a generator may be resumed in
+    another context.
+
+    Raises ClasError if a plan doesn't fit the model, or if a batch has other than `len(plan)` rows.
+    """
+    everywhere = plan is None or isinstance(plan, SteeringPlan)
+    plans: tuple[SteeringPlan | None, ...]
+    plans = (plan,) if plan is None or isinstance(plan, SteeringPlan) else tuple(plan)
+    if not plans:
+        raise ClasError("There is no row to steer: give at least one plan, or None.")
+    for one in plans:
+        if one is not None:
+            one.check(lm)
+    with tapped(lm, _compile(plans, everywhere)):
+        yield
+
+
+class _Affine(Tap):
+    """Applies stacked plans: scale, bias [rows, 1, neurons] and shift [rows, 1, hidden] a layer.
+
+    One plan `everywhere` is a stack of one row, for all tokens of the batch alike.
+    """
+
+    def __init__(self, plans: tuple[SteeringPlan | None, ...], everywhere: bool) -> None:
+        self._rows = len(plans)
+        self._everywhere = everywhere
+        self._stacks: dict[tuple[int, str], torch.Tensor] = {}
+        self._placed: dict[tuple[int, str, torch.device], torch.Tensor] = {}
+        for index in {index for plan in plans if plan is not None for index in plan.layers}:
+            layers = [LayerPlan() if p is None else p.layers.get(index, LayerPlan()) for p in plans]
+            for part in _PARTS:
+                stack = _stack([getattr(layer, part) for layer in layers], _NEUTRAL[part])
+                if stack is not None:
+                    self._stacks[index, part] = stack
+
+    def neurons(self, site: Site, h: torch.Tensor) -> torch.Tensor | None:
+        scale, bias = (self._on(site.layer, part, h) for part in ("scale", "bias"))
+        if site.tokens is None:
+            return self._apply(h, _part(scale, site.neurons), _part(bias, site.neurons))
+        return _affine(h, self._routed(scale, site), self._routed(bias, site))
+
+    def hidden(self, layer: int, hidden: torch.Tensor) -> torch.Tensor | None:
+        return self._apply(hidden, None, self._on(layer, "shift", hidden))
+
+    def _apply(
+        self, x: torch.Tensor, scale: torch.Tensor | None, offset: torch.Tensor | None
+    ) -> torch.Tensor | None:
+        if scale is None and offset is None:
+            return None
+        # Some architectures flatten [batch, length] before their MLP.
+        self._check_rows(x.shape[0], exactly=x.ndim == 3)
+        y = _affine(x.reshape(self._rows, -1, x.shape[-1]), scale, offset)
+        return None if y is None else y.reshape(x.shape)
+
+    def _routed(self, stack: torch.Tensor | None, site: Site) -> torch.Tensor | None:
+        """Each routed row's own numbers, [rows, neurons of one expert]."""
+        if stack is None or site.tokens is None:
+            return None
+        self._check_rows(site.total, exactly=False)
+        row = site.tokens // (site.total // self._rows)
+        by_expert = stack[:, 0, site.neurons].unflatten(-1, (site.num_experts, -1))
+        return by_expert[row, site.experts]
+
+    def _check_rows(self, rows: int, exactly: bool) -> None:
+        fits = rows == self._rows if exactly else rows % self._rows == 0
+        if not (fits or self._everywhere):
+            raise ClasError(
+                f"There are {self._rows} plans for a batch of {rows} rows: "
+                "give one plan for all rows, or one for each."
+            )
+
+    def _on(self, layer: int, part: str, like: torch.Tensor) -> torch.Tensor | None:
+        stack = self._stacks.get((layer, part))
+        if stack is None or stack.device == like.device:
+            return stack
+        key = (layer, part, like.device)
+        if key not in self._placed:
+            with torch.inference_mode(False):  # the copy outlives this forward
+                self._placed[key] = stack.to(like.device)
+        return self._placed[key]
+
+
+# -0.0, because x + -0.0 is x to the last bit for every x, while -0.0 + 0.0 is 0.0.
+_NEUTRAL = {"scale": 1.0, "bias": -0.0, "shift": -0.0}
+
+
+def _stack(rows: list[torch.Tensor | None], neutral: float) -> torch.Tensor | None:
+    """[rows, 1, units], or None where nothing differs from the neutral value."""
+    given = [row for row in rows if row is not None]
+    if not any((row != neutral).any() for row in given):
+        return None
+    blank = torch.full_like(given[0], neutral)
+    stack = torch.stack([blank if row is None else row for row in rows])[:, None]
+    return stack.masked_fill(stack == neutral, neutral)
+
+
+def _affine(
+    x: torch.Tensor, scale: torch.Tensor | None, offset: torch.Tensor | None
+) -> torch.Tensor | None:
+    """`scale * x + offset` in float32 or wider (the plan's type, promoted), rounded back once."""
+    if scale is None and offset is None:
+        return None
+    y = x if scale is None else x * scale
+    if offset is not None:
+        y = y + offset
+    return y.to(x.dtype)
+
+
+def _part(stack: torch.Tensor | None, neurons: slice) -> torch.Tensor | None:
+    return None if stack is None else stack[..., neurons]
+
+
+@lru_cache(maxsize=16)
+def _compile(plans: tuple[SteeringPlan | None, ...], everywhere: bool) -> _Affine:
+    """Cached, because a decode loop enters `steered` with the same plans at every token."""
+    with torch.inference_mode(False):
+        return _Affine(plans, everywhere)
+
+
+def _combine(
+    operation: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    later: torch.Tensor | None,
+    earlier: torch.Tensor | None,
+) -> torch.Tensor | None:
+    if later is None or earlier is None:
+        return earlier if later is None else later
+    return operation(later, earlier)

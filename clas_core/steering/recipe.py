@@ -1,0 +1,270 @@
+"""A recipe: everything that defines a result, as JSON, as a URL and as Python code."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from ..atlas.atlas import Atlas
+from ..atlas.selection import select
+from ..errors import ClasError
+from ..model.architecture import LanguageModel
+from ..model.prompts import CHAT, Rendered, render
+from ..paths import ASSETS
+from ..text.corpus import BUNDLED
+from ..text.languages import canonical_code, is_code
+from .methods import METHODS
+from .plan import SteeringPlan
+
+_NUMBERS = {  # name: lowest and highest value
+    "alpha": (-10.0, 10.0),
+    "beta": (-10.0, 10.0),
+    "gamma": (-10.0, 10.0),
+    "lam": (-100.0, 100.0),
+    "tau": (0.0, 1.0),
+    "temperature": (0.0, 10.0),
+}
+_WHOLE_NUMBERS = {
+    "shared_from": (2, 1000),
+    "max_new_tokens": (1, 100_000),
+    "seed": (0, 2**63 - 1),
+}
+_CHOICES = {
+    "method": tuple(METHODS),
+    "tau_mode": ("absolute", "quantile"),
+    "specific": ("any", "target", "others"),
+    "dtype": ("auto", "float32", "bfloat16", "float16"),
+    "chat": CHAT,
+}
+_OPTIONAL = ("revision", "source", "shared_from", "layers")
+_LATER = ("chat", "system")  # not in the hash at their defaults: older recipes keep theirs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What to run on what, and how. Checked when made; every field is a plain value.
+
+    `layers` is half-open; None there and in `shared_from` and `source` means the default of the
+    method (the last quarter, all languages, English or none). `lam` is language arithmetic's
+    lambda. A method reads only the fields it has. `corpus` is a bundled name or a path. `chat` and
+    `system` are as in `prompts.render`.
+    """
+
+    model: str = "village"
+    revision: str | None = None
+    dtype: str = "auto"
+    corpus: str = "village"
+    method: str = "CLAS"
+    alpha: float = 0.5
+    beta: float = 1.2
+    gamma: float = 0.8
+    lam: float = 1.0
+    source: str | None = None
+    tau: float = 0.2
+    tau_mode: str = "absolute"
+    shared_from: int | None = None
+    specific: str = "any"
+    layers: tuple[int, int] | None = None
+    target: str = "sw"
+    prompt: str = ""
+    chat: str = "auto"
+    system: str = ""
+    temperature: float = 0.0
+    max_new_tokens: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is not None or field.name not in _OPTIONAL:
+                object.__setattr__(self, field.name, _checked(field.name, value))
+        if self.chat == "off" and self.system.strip():
+            raise ClasError("A system prompt needs a chat: set chat to on, or leave it empty.")
+
+    @classmethod
+    def suggested(cls, model: str) -> Recipe:
+        """What a sweep suggested for the embedded model (`python -m clas_core.studies measure`);
+        the general defaults for any other."""
+        path = ASSETS / "village" / "settings.json"
+        if model != "village" or not path.is_file():
+            return cls(model=model)
+        found = json.loads(path.read_text(encoding="utf-8"))
+        setting = found["table"][found["suggested"]]
+        names = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in setting.items() if name in names})
+
+    @property
+    def hash(self) -> str:
+        """12 hexadecimal digits that change with any field (SHA-256)."""
+        default = {field.name: field.default for field in dataclasses.fields(self)}
+        values = dataclasses.asdict(self)
+        kept = {k: v for k, v in values.items() if k not in _LATER or v != default[k]}
+        content = json.dumps(kept, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+    @property
+    def steering(self) -> Any:
+        """The method with its settings, as in `clas_core.CLAS(alpha=0.5, ...)`."""
+        return self._method(self.method)
+
+    def build(self, atlas: Atlas) -> SteeringPlan:
+        """The plan of this recipe on `atlas`. Raises ClasError where they don't fit."""
+        selection = select(atlas, tau=self.tau, shared_from=self.shared_from, mode=self.tau_mode)
+        return self.steering.plan(atlas, selection, target=self.target)
+
+    def render(self, lm: LanguageModel) -> Rendered:
+        """The prompt as `lm` reads it, for `generate` and `compare`."""
+        return render(lm, self.prompt, chat=self.chat, system=self.system)
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """Read `to_json`'s form; fields that are left out have their default."""
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ClasError(f"The recipe is not valid JSON: {error.msg}.") from error
+        if not isinstance(values, dict):
+            raise ClasError('The recipe must be a JSON object such as {"method": "CLAS"}.')
+        return cls._of(values)
+
+    def to_query(self) -> str:
+        """The query of a URL, without the question mark."""
+        values = {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
+        if self.layers is not None:
+            values["layers"] = "{}-{}".format(*self.layers)
+        return urlencode(values)
+
+    @classmethod
+    def from_query(cls, query: str) -> Recipe:
+        """Read `to_query`'s form, or a whole URL with it; Gradio's own names (`__theme`) pass."""
+        pairs = parse_qsl(query.rpartition("?")[2], keep_blank_values=True)
+        return cls._of({k: _parsed(k, v) for k, v in pairs if not k.startswith("__")})
+
+    def to_python(self) -> str:
+        """Code that runs this recipe and leaves its two texts in `unsteered` and `steered`."""
+        opener = "bundled" if self.corpus in BUNDLED else "load"
+        return f"""\
+import clas_core as clas
+
+lm = clas.load({self.model!r}, dtype={self.dtype!r}, revision={self.revision!r})
+corpus = clas.ParallelCorpus.{opener}({self.corpus!r})
+atlas = clas.Atlas.measure(lm, corpus)
+selection = clas.select(
+    atlas, tau={self.tau!r}, shared_from={self.shared_from!r}, mode={self.tau_mode!r}
+)
+method = {_code(self.steering)}
+plan = method.plan(atlas, selection, target={self.target!r})
+
+prompt = clas.render(lm, {self.prompt!r}, chat={self.chat!r}, system={self.system!r})
+for step in clas.generate(
+    lm,
+    prompt,
+    plans=[None, plan],
+    max_new_tokens={self.max_new_tokens!r},
+    temperature={self.temperature!r},
+    seed={self.seed!r},
+):
+    unsteered, steered = step.texts
+print(unsteered, steered, sep="\\n")
+"""
+
+    def _method(self, name: str) -> Any:
+        cls = METHODS[name]
+        names = [field.name for field in dataclasses.fields(cls)]
+        settings = {n: getattr(self, n) for n in names if getattr(self, n, None) is not None}
+        if "of" in names:
+            settings["of"] = self._method("CLAS")
+        return cls(**settings)
+
+    @classmethod
+    def _of(cls, values: Mapping[str, Any]) -> Recipe:
+        known = [field.name for field in dataclasses.fields(cls)]
+        if unknown := [str(name) for name in values if name not in known]:
+            raise ClasError(
+                f"A recipe has no field {', '.join(unknown)}; its fields are {', '.join(known)}."
+            )
+        return cls(**values)
+
+
+def read_recipe(text: str = "", **changes: Any) -> Recipe:
+    """The recipe of a .json file, or of a link or its query; the general defaults for "".
+
+    `changes` replace its fields, those that are None excepted. Raises ClasError for a recipe that
+    can't be read and OSError for a file that isn't there.
+    """
+    if text.endswith(".json"):
+        recipe = Recipe.from_json(Path(text).read_text(encoding="utf-8"))
+    else:
+        recipe = Recipe.from_query(text)
+    given = {name: value for name, value in changes.items() if value is not None}
+    return dataclasses.replace(recipe, **given)
+
+
+def _checked(name: str, value: Any) -> Any:
+    """`value` in the field's own type, or a ClasError that says what the field takes."""
+    if name == "layers":
+        return _layers(value)
+    if name in _NUMBERS or name in _WHOLE_NUMBERS:
+        low, high = _NUMBERS.get(name) or _WHOLE_NUMBERS[name]
+        kind = "number" if name in _NUMBERS else "whole number"
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not low <= value <= high:  # NaN fails every comparison
+            raise ClasError(f"{name} must be a {kind} from {low} to {high}, not {value!r}.")
+        if name in _NUMBERS:
+            return float(value)
+        if value != math.floor(value):
+            raise ClasError(f"{name} must be a whole number, not {value!r}.")
+        return int(value)
+    if not isinstance(value, str):
+        raise ClasError(f"{name} must be text, not {value!r}.")
+    if name in _CHOICES and value not in _CHOICES[name]:
+        raise ClasError(f"{name} must be one of {', '.join(_CHOICES[name])}, not {value!r}.")
+    if name in ("target", "source") and is_code(value):
+        return canonical_code(value)  # as corpora name it: sw for swh_Latn
+    return value
+
+
+def _layers(value: Any) -> tuple[int, int]:
+    try:
+        start, end = value
+        whole = int(start) == start and int(end) == end
+    except (TypeError, ValueError, OverflowError):
+        whole = False
+    if not whole or not 0 <= start < end:
+        raise ClasError(f"layers must be two whole numbers such as 6 and 8, not {value!r}.")
+    return int(start), int(end)
+
+
+def _parsed(name: str, text: str) -> Any:
+    """The value that `text` in a URL stands for; unknown names are left to be refused."""
+    try:
+        if name in _NUMBERS:
+            return float(text)
+        if name in _WHOLE_NUMBERS:
+            return int(text)
+        if name == "layers":
+            start, end = text.split("-")
+            return int(start), int(end)
+    except ValueError as error:
+        raise ClasError(f"{name} in this link can't be read: {text!r}.") from error
+    return text
+
+
+def _code(method: Any) -> str:
+    """The call that makes `method`, which may hold another one."""
+    arguments = (
+        f"{field.name}={_code(value) if dataclasses.is_dataclass(value) else repr(value)}"
+        for field in dataclasses.fields(method)
+        for value in [getattr(method, field.name)]
+    )
+    return f"clas.{type(method).__name__}({', '.join(arguments)})"

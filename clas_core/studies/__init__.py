@@ -1,0 +1,1 @@
+"""What is built from all the rest at build time: settings, scores, card, benches."""

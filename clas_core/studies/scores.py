@@ -1,0 +1,164 @@
+"""How well a model speaks and understands the village: the figures of its card."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from statistics import mean
+from typing import Any
+
+from ..evaluation.tasks.scoring import contains, exact_match, token_f1, words
+from ..model.architecture import LanguageModel
+from ..running.generation import generate_batch
+from ..running.likelihood import log_likelihoods, tokenise
+from ..running.reading import Progress
+from ..text.languages import get_language
+from ..village.grammar import CODES, VERDICTS, Grammar
+from ..village.tasks import NLIItem, QAItem, nli_items, qa_items, render_story
+from ..village.world import stories
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One language's figures, each a share in [0, 1].
+
+    QA: `exact`, token `f1` and `asked` (the asked-for words stand in the answer). NLI: `nli`
+    accuracy by log-likelihood (chance: a third). Stories: `language` stays the prompt's, and
+    `parses`, the share of sentences that the grammar can tell.
+    """
+
+    exact: float
+    f1: float
+    asked: float
+    nli: float
+    language: float
+    parses: float
+
+
+def evaluate(
+    lm: LanguageModel,
+    codes: Sequence[str] = CODES,
+    items: int = 300,
+    split: str = "test",
+    progress: Progress | None = None,
+) -> dict[str, Scores]:
+    """`Scores` of every language on `items` items a task. The same items in every language."""
+    questions, statements = qa_items(split, items), nli_items(split, items)
+    result = {}
+    for done, code in enumerate(codes):
+        qa = score_qa(lm, code, questions)
+        told = score_stories(lm, code, items // 3, split)
+        nli = mean(nli_hits(lm, code, statements))
+        result[code] = Scores(**qa, nli=nli, **told)
+        if progress:
+            progress(done + 1, len(codes))
+    return result
+
+
+def score_qa(lm: LanguageModel, code: str, items: Sequence[QAItem]) -> dict[str, float]:
+    """Means over `items` of exact match, token F1 and asked-for words."""
+    prompts = [item.render(Grammar.load(code)) for item in items]
+    answers = _say(lm, [prompt.text for prompt in prompts], 40)
+    pairs = list(zip(answers, prompts))
+    return {
+        "exact": mean(exact_match(answer, prompt.answer) for answer, prompt in pairs),
+        "f1": mean(token_f1(answer, prompt.answer, code) for answer, prompt in pairs),
+        "asked": mean(contains(answer, prompt.asked, code) for answer, prompt in pairs),
+    }
+
+
+def nli_hits(lm: LanguageModel, code: str, items: Sequence[NLIItem]) -> list[bool]:
+    """Of each item, whether its true verdict is the likeliest of the three."""
+    prompts = [item.render(Grammar.load(code)) for item in items]
+    (likely,) = log_likelihoods(lm, [tokenise(lm, p.text, p.choices) for p in prompts])
+    return [
+        VERDICTS[scores.index(max(scores))] == item.verdict for scores, item in zip(likely, items)
+    ]
+
+
+def score_stories(
+    lm: LanguageModel, code: str, count: int, split: str = "test"
+) -> dict[str, float]:
+    """`count` stories told on from two words: in the language, in sentences that parse?"""
+    grammar = Grammar.load(code)
+    prompts = story_starts(code, count, lm.tokenizer, split)
+    texts = [prompt + rest for prompt, rest in zip(prompts, _say(lm, prompts, 120))]
+    sentences = [sentence for text in texts for sentence in split_story(text, grammar)]
+    return {
+        "language": mean(identify(text, code) == code for text in texts),
+        "parses": mean(sentence in grammar.all_sentences for sentence in sentences),
+    }
+
+
+def _say(lm: LanguageModel, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
+    return generate_batch(
+        lm, prompts, max_new_tokens=max_new_tokens, batch_size=64, stop_at_newline=True
+    )
+
+
+def story_starts(code: str, count: int, tokenizer: Any, split: str = "test") -> list[str]:
+    """The first two words of `count` stories; four tokens in scripts without spaces.
+
+    Starts that another language's sentences share ("Sara va", Spanish or French) tell no language
+    and are passed over.
+    """
+    grammar, rng = Grammar.load(code), random.Random(f"starts-{split}")
+    starts: list[str] = []
+    for story in stories(7, split, 2 * count):
+        text = render_story(story, grammar, rng)
+        if get_language(code).spaced:
+            start = " ".join(text.split(" ")[:2])
+        else:
+            start = tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)[:4])
+        if len(starts) < count and not any(
+            start in first_words(other) for other in CODES if other != code
+        ):
+            starts.append(start)
+    return starts
+
+
+@cache
+def first_words(code: str) -> frozenset[str]:
+    """The first two words of every sentence of a language of the village."""
+    return frozenset(" ".join(s.split(" ")[:2]) for s in Grammar.load(code).all_sentences)
+
+
+def split_story(text: str, grammar: Grammar) -> list[str]:
+    """The sentences of a told story; an unfinished last one is one too."""
+    if grammar.code == "th":
+        return [piece for piece in text.split(" ") if piece]
+    found, start = [], 0
+    for position, char in enumerate(text):
+        if char in ".。।!؟?":
+            found.append(text[start : position + 1].strip())
+            start = position + 1
+    return found + ([text[start:].strip()] if text[start:].strip() else [])
+
+
+@cache
+def vocabulary(code: str) -> frozenset[str]:
+    """Every word (or character) of a language of the village."""
+    sentences = Grammar.load(code).all_sentences
+    return frozenset(word for sentence in sentences for word in words(sentence, code))
+
+
+def identify(text: str, expected: str) -> str:
+    """The village language that knows most words of `text`; `expected` where that is a tie."""
+    known: dict[str, float] = {}
+    for code in CODES:
+        said = words(text, code)
+        known[code] = sum(word in vocabulary(code) for word in said) / max(1, len(said))
+    best = max(known.values())
+    return expected if known[expected] == best else max(CODES, key=lambda code: known[code])
+
+
+def table(scores: dict[str, Scores]) -> str:
+    """The scores as a Markdown table, in percent."""
+    names = list(asdict(next(iter(scores.values()))))
+    lines = ["| language | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for code, score in scores.items():
+        cells = (f"{100 * value:.1f}" for value in asdict(score).values())
+        lines.append(f"| {code} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)

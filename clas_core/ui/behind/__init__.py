@@ -1,0 +1,1 @@
+"""What stands behind the page. Nothing here knows Gradio."""

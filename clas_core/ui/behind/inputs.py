@@ -1,0 +1,198 @@
+"""From what the page sends to a `Recipe`: every value is checked here, whatever sent it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ...errors import ClasError
+from ...steering.methods import bridge_layers
+from ...steering.recipe import Recipe
+from ...text.detection import detect
+from ...text.languages import get_language
+
+ALPHA = (-1.0, 2.0)
+BETA = (0.0, 3.0)
+GAMMA = (0.0, 3.0)
+TAU = (0.0, 1.0)
+TEMPERATURE = (0.0, 2.0)
+SEED = (0, 2**31 - 1)
+MAX_PROMPT = 2000  # characters; the model's own limit, in tokens, is checked by `generate`
+METHODS = {  # of clas_core.steering.methods: their name on the page, and what they do
+    "CLAS": ("CLAS", "shared neurons are turned up, language-specific ones down"),
+    "IntMu": ("Int-μ", "the language's own neurons are set to their mean"),
+    "LAPE": ("LAPE", "the neurons of {source} are switched off"),
+    "LanguageArithmetic": (
+        "Language arithmetic",
+        "the language's own neurons get their mean added",
+    ),
+    "DiffMean": ("DiffMean", "the residual stream is shifted from {source} to the language"),
+}
+AWAY = ("LAPE", "DiffMean")  # methods that steer away from the anchor
+SPECIFIC = {"any": "of any language", "target": "the language's own", "others": "everyone else's"}
+AUTO = "auto"
+
+
+def number(name: str, value: Any, limits: tuple[float, float]) -> float:
+    """`value` as a number within `limits`; raises ClasError for what is no number."""
+    low, high = limits
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+        raise ClasError(f"{name} must be a number from {low:g} to {high:g}.")
+    return float(min(max(value, low), high))
+
+
+def whole(name: str, value: Any, limits: tuple[int, int]) -> int:
+    """As `number`, rounded to a whole one."""
+    return round(number(name, value, limits))
+
+
+def choice(name: str, value: Any, options: Mapping[str, Any]) -> str:
+    if value not in options:
+        raise ClasError(f"{name} must be one of: {', '.join(options)}.")
+    return str(value)
+
+
+def anchor(codes: tuple[str, ...]) -> str:
+    """English, or the first language where there is none."""
+    return "en" if "en" in codes else codes[0]
+
+
+def clean_prompt(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ClasError("Write a prompt, or choose an example above the box.")
+    if len(value) > MAX_PROMPT:
+        raise ClasError(
+            f"The prompt has {len(value)} characters; shorten it to {MAX_PROMPT} or fewer."
+        )
+    return value.replace("\r\n", "\n")
+
+
+def clean_system(value: Any) -> str:
+    text = value.strip() if isinstance(value, str) else ""
+    if len(text) > MAX_PROMPT:
+        raise ClasError(f"Shorten the system prompt to {MAX_PROMPT} characters or fewer.")
+    return text.replace("\r\n", "\n")
+
+
+def target_language(
+    wanted: Any, prompt: Any, codes: tuple[str, ...], fallback: str
+) -> tuple[str, str]:
+    """The language to steer towards, and a sentence that says where it comes from."""
+    if wanted != AUTO:
+        code = choice("The language", wanted, dict.fromkeys(codes))
+        return code, f"Set to {get_language(code).name}."
+    found = detect(prompt[:MAX_PROMPT] if isinstance(prompt, str) else "", codes)
+    if found.code is None:
+        name = get_language(fallback).name
+        return fallback, f"Can't tell ({found.reason}); taking {name}. Choose it above if it isn't."
+    return found.code, f"Detected {get_language(found.code).name}, by {found.reason}."
+
+
+def make_recipe(
+    values: Mapping[str, Any],
+    *,
+    model: str,
+    revision: str | None = None,
+    corpus: str,
+    chats: bool = False,
+    codes: tuple[str, ...],
+    num_layers: int,
+    max_new_tokens: int,
+    fallback: str,
+) -> Recipe:
+    """The recipe that the page's controls ask for; numbers are clamped to the page's ranges.
+
+    `values` are named as in `controls.NAMES`, with the prompt. Layers count from 1, both ends
+    included, as the page shows them. `chats`: whether the model's own default is a chat. Raises
+    ClasError, in one sentence, for anything else.
+    """
+    prompt = values.get("prompt", "")
+    target, _ = target_language(values["language"], prompt, codes, fallback)
+    first = whole("The first bridge layer", values["first_layer"], (1, num_layers))
+    last = whole("The last bridge layer", values["last_layer"], (1, num_layers))
+    if first > last:
+        raise ClasError(
+            f"The first bridge layer ({first}) lies behind the last ({last}): move one of them."
+        )
+    method = choice("The method", values["method"], METHODS)
+    away = method in AWAY and "en" not in codes
+    chat = values.get("chat", chats)
+    system = values.get("system", "")
+    return Recipe(
+        model=model,
+        revision=revision,
+        corpus=corpus,
+        method=method,
+        source=anchor(codes) if away else None,
+        alpha=round(number("Strength", values["strength"], ALPHA), 4),
+        beta=number("Beta", values["beta"], BETA),
+        gamma=number("Gamma", values["gamma"], GAMMA),
+        tau=number("The activation threshold", values["tau"], TAU),
+        shared_from=whole("Shared from", values["shared_from"], (2, len(codes))),
+        specific=choice("Which neurons count as specific", values["specific"], SPECIFIC),
+        layers=(first - 1, last),
+        target=target,
+        prompt=prompt if isinstance(prompt, str) else "",
+        chat="auto" if bool(chat) == chats else "on" if chat else "off",
+        system=clean_system(system) if chat else "",
+        temperature=number("Temperature", values["temperature"], TEMPERATURE),
+        max_new_tokens=whole("Length", values["length"], (1, max_new_tokens)),
+        seed=whole("The seed", values["seed"], SEED),
+    )
+
+
+def defaults(num_layers: int, languages: int, opening: Recipe | None = None) -> dict[str, Any]:
+    """The page's values before anyone touches it, by name.
+
+    `opening`: what was suggested for the model, in place of the general defaults.
+    """
+    plain = opening or Recipe()
+    start, end = plain.layers or bridge_layers(num_layers)
+    return {
+        "strength": plain.alpha,
+        "language": AUTO,
+        "method": plain.method,
+        "beta": plain.beta,
+        "gamma": plain.gamma,
+        "tau": plain.tau,
+        "shared_from": plain.shared_from or languages,
+        "specific": plain.specific,
+        "first_layer": start + 1,
+        "last_layer": end,
+        "temperature": plain.temperature,
+        "length": 40,
+        "seed": plain.seed,
+    }
+
+
+def strength_for(method: Any, strength: Any, suggested: float) -> Any:
+    """The strength after another method was chosen: what was suggested for CLAS says nothing of
+    the others, and back. One that the visitor set stays."""
+    plain = Recipe().alpha
+    wanted, other = (suggested, plain) if method == "CLAS" else (plain, suggested)
+    return wanted if strength == other else strength
+
+
+def from_recipe(
+    recipe: Recipe, num_layers: int, languages: int, chats: bool = False
+) -> dict[str, Any]:
+    """The page's values that ask for `recipe`: what a shared link sets."""
+    start, end = recipe.layers or bridge_layers(num_layers)
+    return {
+        "strength": min(max(recipe.alpha, ALPHA[0]), ALPHA[1]),
+        "language": recipe.target,
+        "method": choice("The method", recipe.method, METHODS),
+        "beta": recipe.beta,
+        "gamma": recipe.gamma,
+        "tau": recipe.tau,
+        "shared_from": recipe.shared_from or languages,
+        "specific": recipe.specific,
+        "first_layer": min(start + 1, num_layers),
+        "last_layer": min(end, num_layers),
+        "temperature": recipe.temperature,
+        "length": recipe.max_new_tokens,
+        "seed": recipe.seed,
+        "chat": chats if recipe.chat == "auto" else recipe.chat == "on",
+        "system": recipe.system,
+    }

@@ -1,0 +1,216 @@
+"""The map's arithmetic: states under a plan, their place in a frozen layout, their scores."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ...errors import ClasError
+from ...model.architecture import LanguageModel
+from ...paths import ASSETS
+from ...running.layout import Layout
+from ...running.separation import Separation, separation_of
+from ...running.states import BridgeCache
+from ...steering.methods import bridge_layers
+from ...steering.plan import SteeringPlan
+from ...text.corpus import ParallelCorpus
+from .gate import Gate
+from .inputs import anchor
+
+LAYOUTS = ASSETS / "village" / "layouts"
+_CACHES, _RESULTS = 3, 256  # how many are kept
+_POINTS = 2000  # more are neither drawn quickly nor told apart
+
+
+@dataclass(frozen=True, eq=False)
+class MapResult:
+    """Both ends of the move. before, after: [n, 2] in one frozen layout.
+
+    scores: of the original space, before and after. picture: silhouettes of the 2-D picture,
+    before and after, for the note alone. `provisional`: UMAP is still warming up; the picture is
+    a principal-component one, or has no "after" yet.
+    """
+
+    before: Tensor
+    after: Tensor
+    scores: tuple[Separation, Separation]
+    picture: tuple[float, float]
+    provisional: bool = False
+
+    @property
+    def note(self) -> str:
+        """A sentence where the picture and the scores disagree, else empty."""
+        true = self.scores[1].silhouette - self.scores[0].silhouette
+        drawn = self.picture[1] - self.picture[0]
+        if self.provisional or true * drawn >= 0 or min(abs(true), abs(drawn)) < 0.002:
+            return ""
+        seem, are = ("further apart", "closer") if drawn > 0 else ("closer", "further apart")
+        return (
+            f"Trust the scores, not the eye: on the map the languages look {seem}, but in the "
+            f"model's own space they moved {are}."
+        )
+
+
+class Mapper:
+    """Computes maps of `corpus` for any plan and layer; keeps what is worth keeping."""
+
+    def __init__(self, lm: LanguageModel, corpus: ParallelCorpus, gate: Gate):
+        self.lm, self.corpus = lm, corpus
+        self.ready = threading.Event()
+        self.ready.set()  # cleared only while `warm` is under way
+        self._gate = gate
+        self._running = threading.Lock()  # one steered pass at a time
+        self._lock = threading.RLock()  # round all that is kept below
+        self._layouts: dict[int, Layout] = {}
+        self._caches: OrderedDict[int, BridgeCache] = OrderedDict()
+        self._unsteered: dict[int, Separation] = {}
+        self._results: OrderedDict[tuple[int, int], tuple[SteeringPlan, MapResult]] = OrderedDict()
+        codes = corpus.languages
+        self.anchor = anchor(codes)
+        self.labels = [code for code in codes for _ in range(len(corpus))]
+        self.groups = [number for _ in codes for number in range(len(corpus))]
+        self.texts = [text for code in codes for text in corpus.sentences[code]]
+        self.english = [corpus.sentences[self.anchor][number] for number in self.groups]
+
+    def warm(self) -> None:
+        """Fill the cache of the default bridge, import and compile UMAP."""
+        self.ready.clear()
+        try:
+            self._cache(bridge_layers(self.lm.num_layers)[0])
+            Layout.warm()
+            self.layout(self.lm.num_layers)
+        except Exception:
+            logging.getLogger(__name__).exception("the map could not be warmed up")
+        finally:
+            self.ready.set()
+
+    def compute(self, plan: SteeringPlan, layer: int, *, patient: bool = True) -> MapResult:
+        """The map at `layer` (0 embeddings, l output of block l) without and with `plan`.
+
+        Not `patient`: answers at once while UMAP is warming up, marked as provisional.
+        """
+        if not 0 <= layer <= self.lm.num_layers:
+            raise ClasError(f"Choose a layer from 0 to {self.lm.num_layers}, not {layer}.")
+        key = (id(plan), layer)
+        with self._lock:
+            if key in self._results and self._results[key][0] is plan:
+                return self._results[key][1]
+        before, after = self._states(plan, layer)
+        same = torch.equal(before, after)
+        old = self._score_of(layer, before)
+        scores = (old, old if same else self._score(after))
+        if not self.ready.is_set() and not patient:
+            return self._provisional(layer, before, after, scores)
+        self.ready.wait()
+        layout = self.layout(layer)
+        placed = layout.coordinates if same else layout.place(after)
+        drawn = _silhouette(layout.coordinates, self.labels)
+        picture = (drawn, drawn if same else _silhouette(placed, self.labels))
+        result = MapResult(layout.coordinates, placed, scores, picture)
+        with self._lock:
+            self._results[key] = (plan, result)
+            if len(self._results) > _RESULTS:
+                self._results.popitem(last=False)
+        return result
+
+    @property
+    def begun(self) -> bool:
+        """Whether the model has read the sentences before."""
+        return bool(self._caches)
+
+    def layout(self, layer: int) -> Layout:
+        """The frozen layout of a layer: the stored one if it is of these states, else fitted."""
+        with self._lock:
+            if layer not in self._layouts:
+                points = self._default_cache().unsteered.at(layer)
+                self._layouts[layer] = _stored(layer, points) or Layout.fit(points)
+            return self._layouts[layer]
+
+    def save_layouts(self, folder: Path = LAYOUTS) -> None:
+        """Fit and store the layout of every layer."""
+        for layer in range(self.lm.num_layers + 1):
+            layout = Layout.fit(self._default_cache().unsteered.at(layer))
+            layout.save(folder / f"{layer}.safetensors")
+
+    def _provisional(
+        self, layer: int, before: Tensor, after: Tensor, scores: tuple[Separation, Separation]
+    ) -> MapResult:
+        stored = _stored(layer, before)
+        if stored is not None:
+            first = second = stored.coordinates
+        else:
+            mean = before.mean(0)
+            _, _, axes = torch.pca_lowrank(before - mean, q=2, center=False)
+            first, second = (before - mean) @ axes, (after - mean) @ axes
+        return MapResult(first, second, scores, (0.0, 0.0), provisional=True)
+
+    def _states(self, plan: SteeringPlan, layer: int) -> tuple[Tensor, Tensor]:
+        start = min(plan.layers, default=0)
+        cache = self._cache(min(start, bridge_layers(self.lm.num_layers)[0]))
+        with self._running, self._gate.answering():
+            return cache.unsteered.at(layer), cache.states(plan, layer)
+
+    def _default_cache(self) -> BridgeCache:
+        return self._cache(bridge_layers(self.lm.num_layers)[0])
+
+    def _cache(self, start: int) -> BridgeCache:
+        with self._lock:
+            if start not in self._caches:
+                self._caches[start] = BridgeCache(
+                    self.lm, self.corpus, start, progress=lambda *_: self._gate.give_way()
+                )
+                for old in list(self._caches)[:-_CACHES]:
+                    if old != bridge_layers(self.lm.num_layers)[0]:
+                        del self._caches[old]
+            return self._caches[start]
+
+    def _score(self, points: Tensor) -> Separation:
+        return separation_of(points, self.labels, self.groups, self.anchor)
+
+    def _score_of(self, layer: int, points: Tensor) -> Separation:
+        """The score of a layer's unsteered points, kept."""
+        with self._lock:
+            if layer not in self._unsteered:
+                self._unsteered[layer] = self._score(points)
+            return self._unsteered[layer]
+
+
+@torch.inference_mode()
+def affordable(lm: LanguageModel, corpus: ParallelCorpus, most: int, seconds: float = 20) -> int:
+    """How many sentences of each language a map may have: those that `lm` reads in `seconds`.
+
+    At least 8 where the text has them, at most `most`. Times a forward over one of each language.
+    """
+    inputs = lm.encode([corpus.sentences[code][0] for code in corpus.languages]).inputs
+    took = 0.0
+    for _ in range(2):  # the first one warms up
+        start = time.perf_counter()
+        lm.model.base_model(**inputs, use_cache=False)
+        took = time.perf_counter() - start
+    points = _POINTS // len(corpus.languages)
+    return max(8, min(most, points, int(seconds / took)))
+
+
+def _stored(layer: int, points: Tensor) -> Layout | None:
+    """The layout that ships with the embedded model, if it was made of these very points."""
+    path = LAYOUTS / f"{layer}.safetensors"
+    if not path.is_file():
+        return None
+    layout = Layout.load(path)
+    same = layout.points.shape == points.shape and torch.allclose(
+        layout.points, points, rtol=1e-3, atol=1e-3
+    )
+    return layout if same else None
+
+
+def _silhouette(points: Tensor, labels: list[str]) -> float:
+    from sklearn.metrics import silhouette_score  # over a second to import: not at start
+
+    return float(silhouette_score(points.numpy(), labels))

@@ -1,0 +1,112 @@
+"""What a measurement found, whether it was just made or comes with the embedded model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ...evaluation.judging.comparison import Comparison
+from ...evaluation.judging.finding import Finding, Point
+from ...evaluation.judging.results import main_measures
+from ...evaluation.judging.statistics import Interval
+from ...evaluation.judging.sweep import Ranking, Tried
+from ...evaluation.telling.numbers import signed
+from ...evaluation.telling.paper import paper_sentence
+from ...evaluation.telling.report import write_report
+from ...evaluation.telling.tables import from_json, to_csv, to_json, to_latex
+from ...evaluation.telling.verdict import headline, verdict
+from ...steering.recipe import Recipe
+from ...studies.settings import SEARCH
+
+_FOLDER = "clas-measure-"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`ranking`: the sweep by which the first row's setting was chosen, if it was."""
+
+    comparison: Comparison
+    findings: tuple[Finding, ...]
+    ranking: Ranking | None
+    num_layers: int
+
+    @property
+    def measures(self) -> list[tuple[str, str]]:
+        """Each task with its main metric."""
+        return main_measures(self.comparison.measures)
+
+    def finding(self, task: str, metric: str) -> Finding | None:
+        return next((f for f in self.findings if (f.task, f.metric) == (task, metric)), None)
+
+    @property
+    def sentences(self) -> list[str]:
+        """What it says of the first row, and what the paper says where that is alike."""
+        beside = [paper_sentence(*measure) for measure in self.measures]
+        return [f"{text} {more}".strip() for text, more in zip(verdict(self.comparison), beside)]
+
+    @cached_property
+    def files(self) -> list[str]:
+        """The comparison as CSV, JSON, LaTeX and a report that opens offline: their paths.
+
+        Those of yesterday are deleted.
+        """
+        for old in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+            if time.time() - old.stat().st_mtime > 24 * 3600:
+                shutil.rmtree(old, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=_FOLDER))
+        texts = {"csv": to_csv, "json": to_json, "tex": to_latex}
+        for ending, form in texts.items():
+            (folder / f"clas-measure.{ending}").write_text(form(self.comparison), "utf-8")
+        swept = None if self.ranking is None else (self.ranking, self.num_layers)
+        write_report(folder / "clas-report.html", self.comparison, self.findings, swept)
+        return [str(folder / f"clas-measure.{ending}") for ending in texts] + [
+            str(folder / "clas-report.html")
+        ]
+
+
+def read_outcome(measured: Path, settings: Mapping[str, Any]) -> Outcome:
+    """The embedded model's, from the two files that `village.measured` writes."""
+    text = measured.read_text("utf-8")
+    findings = tuple(
+        Finding(
+            one["task"],
+            one["metric"],
+            tuple(Point(**point) for point in one["points"]),
+            Interval(**one["gain"]),
+            Interval(**one["retrieval"]),
+        )
+        for one in json.loads(text)["findings"]
+    )
+    comparison = from_json(text)
+    ranking = Ranking(
+        tuple(map(_tried, settings["table"])), settings["suggested"], settings["best"]
+    )
+    return Outcome(comparison, findings, ranking, comparison.about["layers"])
+
+
+def told(outcome: Outcome) -> str:
+    """Whether steering helps the model, for who never opens the Measure tab."""
+    answer = headline(outcome.comparison)
+    text = f"Does it help this model? {answer[0].upper()}{answer[1:]}. "
+    if ranking := outcome.ranking:
+        gain = ranking.tried[ranking.best].gain
+        text += (
+            f"Of {len(ranking.tried)} settings that were tried, the best changed the "
+            f"log-probability of a true answer by {signed(gain.estimate, 3)} nats, on the very "
+            "questions it was picked by, which flatters it. The page opens with the smallest "
+            "setting that is not clearly worse. On questions it was not chosen by: "
+        )
+    return text + " ".join(verdict(outcome.comparison))
+
+
+def _tried(row: Mapping[str, Any]) -> Tried:
+    recipe = Recipe(**{name: row[name] for name in SEARCH})
+    gain = Interval(row["estimate"], row["low"], row["high"])
+    return Tried(" ".join(f"{name}={row[name]}" for name in SEARCH), recipe, gain)

@@ -1,0 +1,78 @@
+"""A profile: what differs between a laptop, a Space and a workshop."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomlkit  # reads TOML on Python 3.10 too; comes with gradio
+from tomlkit.exceptions import ParseError
+
+from ...errors import ClasError
+
+PROFILES = Path(__file__).resolve().parents[3] / "spaces_config"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """`threads` 0 measures which number is quickest. `map_sentences` are per language.
+
+    `models` are the patterns of the models that visitors may open, as `check_allowed` reads them.
+    `uploads`: megabytes of a visitor's own text, 0 for none. `shelf`, `shelf_gb`: how many models
+    besides the first stay open, and how much memory all of them may take together.
+    """
+
+    model: str = "village"
+    corpus: str = "village"
+    models: tuple[str, ...] = ("*", "local")
+    uploads: int = 20
+    shelf: int = 4
+    shelf_gb: int = 16
+    host: str = "127.0.0.1"
+    port: int = 7860
+    threads: int = 0
+    map_sentences: int = 50
+    max_new_tokens: int = 120
+    queue: int = 32
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, wanted = getattr(self, field.name), type(field.default)
+            right = type(value) is wanted
+            if right and isinstance(value, tuple):
+                right = all(isinstance(entry, str) for entry in value)
+            if not right:
+                raise ClasError(f"{field.name} in the profile must be {_NAMES[wanted]}.")
+            if isinstance(value, int) and value < 0:
+                raise ClasError(f"{field.name} in the profile must not be negative.")
+
+
+_NAMES = {str: "text", int: "a whole number", tuple: "a list of texts"}
+
+
+def default_profile() -> str:
+    """`CLAS_PROFILE` if set; on a Hugging Face Space "cpu", which listens to all; else "local"."""
+    return os.environ.get("CLAS_PROFILE") or ("cpu" if "SPACE_ID" in os.environ else "local")
+
+
+def read_profile(name: str) -> Profile:
+    """The profile `spaces_config/<name>.toml`, or the file `name` itself."""
+    path = Path(name) if name.endswith(".toml") else PROFILES / f"{name}.toml"
+    try:
+        values: dict[str, Any] = tomlkit.parse(path.read_text("utf-8")).unwrap()
+    except FileNotFoundError as error:
+        names = ", ".join(sorted(file.stem for file in PROFILES.glob("*.toml")))
+        raise ClasError(f"There is no profile {name!r}; choose one of: {names}.") from error
+    except (OSError, UnicodeDecodeError, ParseError) as error:
+        raise ClasError(f"The profile {path.name} can't be read: {error}.") from error
+    known = {field.name for field in dataclasses.fields(Profile)}
+    if unknown := sorted(set(values) - known):
+        raise ClasError(
+            f"The profile {path.name} names {', '.join(unknown)}; a profile has "
+            f"{', '.join(sorted(known))}."
+        )
+    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return Profile(**{**values, **lists})

@@ -1,0 +1,211 @@
+"""The models that are open, shared by all visitors; each visitor holds the key of their own."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+import time
+from collections import OrderedDict
+from concurrent.futures import Future
+
+import torch
+
+from ...atlas.cache import measure_cached
+from ...atlas.preflight import inspect
+from ...errors import ClasError
+from ...model.architecture import LanguageModel
+from ...model.loading import load
+from ...model.sources import check_allowed
+from .choice import Choice
+from .mapper import affordable
+from .studio import Studio
+
+
+class Cancelled(ClasError):
+    """Nobody waits for it any more."""
+
+
+class Job:
+    """A model on its way to the shelf. Several visitors may wait for the same one."""
+
+    def __init__(self, choice: Choice) -> None:
+        self.choice = choice
+        self.result: Future[Studio] = Future()
+        self.stage = "Waiting for another model to be opened"
+        self.done, self.total = 0, 0  # sentences measured
+        self.visitors = 0
+        self._cancelled = threading.Event()
+        self._begun = 0.0
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+    def check(self) -> None:
+        if self._cancelled.is_set():
+            raise Cancelled("Cancelled: nothing was changed.")
+
+    def progress(self, done: int, total: int) -> None:
+        if not self._begun:
+            self._begun = time.monotonic()
+        self.done, self.total = done, total
+
+    @property
+    def seconds_left(self) -> float | None:
+        """From the sentences so far; None before it can be told."""
+        passed = time.monotonic() - self._begun
+        if not self._begun or not self.done or passed < 1:
+            return None
+        return passed / self.done * (self.total - self.done)
+
+
+class Shelf:
+    """Studios by key. The first one always stays; of the others, those least recently used go.
+
+    How many and how large is the profile's say. A model is loaded once for all texts that it is
+    measured on, and a choice once for all visitors who ask at the same time.
+    """
+
+    def __init__(self, first: Studio) -> None:
+        self.first = first
+        self.profile = first.profile
+        self._studios: OrderedDict[str, Studio] = OrderedDict()  # the last used one stands last
+        self._jobs: dict[str, Job] = {}
+        self._lock = threading.Lock()  # round the two above
+        self._heavy = threading.Lock()  # one model at a time is loaded or measured
+
+    def get(self, key: object) -> Studio:
+        """The studio of a visitor's key. Raises ClasError if it had to make room."""
+        if key == self.first.key:
+            return self.first
+        with self._lock:
+            if not isinstance(key, str) or key not in self._studios:
+                raise ClasError(
+                    "Your model made room for others: open it again in the Model tab. What was "
+                    "measured is kept."
+                )
+            self._studios.move_to_end(key)
+            return self._studios[key]
+
+    @property
+    def studios(self) -> list[Studio]:
+        """All that are open, the first one first and then the last used ones."""
+        with self._lock:
+            return [self.first, *reversed(self._studios.values())]
+
+    def check(self, model: str) -> None:
+        """Raises ClasError if visitors may not open this model here."""
+        if model != self.profile.model:
+            check_allowed(model, self.profile.models)
+
+    def open(self, choice: Choice) -> Job:
+        """Begin to open a choice, or join those who wait for it. Call `leave` in the end."""
+        self.check(choice.model)
+        with self._lock:
+            job = self._jobs.get(choice.key)
+            if job is None:
+                job = self._jobs[choice.key] = Job(choice)
+                threading.Thread(target=self._run, args=(job,), name="open", daemon=True).start()
+            job.visitors += 1
+            return job
+
+    def leave(self, job: Job) -> None:
+        """A visitor waits no longer; the last one to go cancels what is not done."""
+        with self._lock:
+            job.visitors -= 1
+            if job.visitors == 0 and not job.result.done():
+                job.cancel()
+                self._forget(job)
+
+    def _run(self, job: Job) -> None:
+        try:
+            studio = self._made(job)
+        except ClasError as error:
+            job.result.set_exception(error)
+        except Exception as error:
+            logging.getLogger(__name__).exception("%s could not be opened", job.choice.model)
+            failed = ClasError(f"{job.choice.title} could not be opened ({_reason(error)}).")
+            job.result.set_exception(failed)
+        else:
+            job.result.set_result(studio)
+        finally:
+            with self._lock:
+                self._forget(job)
+
+    def _forget(self, job: Job) -> None:
+        if self._jobs.get(job.choice.key) is job:
+            del self._jobs[job.choice.key]
+
+    def _made(self, job: Job) -> Studio:
+        choice = job.choice
+        if (known := self._find(choice.key)) is not None:
+            return known
+        with self._heavy:
+            job.check()
+            job.stage = "Loading the model"
+            lm = self._loaded(choice) or _load(choice)
+            job.check()
+            job.stage = "Measuring"
+
+            def progress(done: int, total: int) -> None:
+                job.progress(done, total)
+                self.first.gate.give_way()
+                job.check()
+
+            atlas = measure_cached(lm, choice.corpus, progress=progress)
+            studio = Studio(
+                lm,
+                choice,
+                atlas,
+                profile=self.profile,
+                gate=self.first.gate,
+                map_sentences=affordable(lm, choice.corpus, self.profile.map_sentences),
+            )
+        self.add(studio)
+        return studio
+
+    def _find(self, key: str) -> Studio | None:
+        return self.first if key == self.first.key else self._studios.get(key)
+
+    def _loaded(self, choice: Choice) -> LanguageModel | None:
+        """The model, if it is open with another text."""
+        for studio in self.studios:
+            revisions = (studio.choice.revision, studio.lm.revision)
+            if studio.choice.model == choice.model and choice.revision in revisions:
+                return studio.lm
+        return None
+
+    def add(self, studio: Studio) -> None:
+        """Put a studio on the shelf, whatever has to make room for it, and get its map ready."""
+        studio.warm_up()
+        with self._lock:
+            self._studios[studio.key] = studio
+            while len(self._studios) > max(1, self.profile.shelf) or (
+                len(self._studios) > 1 and self._bytes() > self.profile.shelf_gb * 2**30
+            ):
+                self._studios.popitem(last=False)
+        gc.collect()  # a studio's caches point back at it, and its weights are large
+
+    def _bytes(self) -> int:
+        """Memory of the weights, each model's once."""
+        models = {id(studio.lm): studio.nbytes for studio in self._studios.values()}
+        return sum(models.values())
+
+
+def _load(choice: Choice) -> LanguageModel:
+    """Load a model that fits into memory: one that doesn't would take the page down with it."""
+    seen = inspect(choice.model, revision=choice.revision)
+    if seen.reason:
+        raise ClasError(seen.reason)
+    if seen.weights and seen.free is not None and seen.weights > seen.free:
+        raise ClasError(
+            f"{choice.title} takes {seen.weights / 1e9:.1f} GB, and {seen.free / 1e9:.1f} GB of "
+            "memory are free: choose a smaller model."
+        )
+    return load(choice.model, revision=choice.revision)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return "there is not enough memory: choose a smaller model"
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__

@@ -1,0 +1,284 @@
+"""What stands behind the page: a model, its atlas, and what is worth keeping between calls.
+
+Pure Python; the tabs only pass values in and put results on the page. One `Studio` serves all
+visitors of a model: nothing of a visitor is stored in it but what a recipe determines.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from ...atlas.atlas import Atlas
+from ...atlas.cache import measure_cached
+from ...atlas.selection import SHARED, SPECIFIC, Selection, select
+from ...model.architecture import LanguageModel
+from ...model.loading import load
+from ...model.prompts import Rendered, is_chat_model, render
+from ...paths import ASSETS
+from ...running.effects import compare
+from ...running.generation import generate
+from ...steering.methods import bridge_layers
+from ...steering.plan import SteeringPlan
+from ...steering.published import PublishedNeurons, recategorize
+from ...steering.recipe import Recipe
+from ...text.corpus import ParallelCorpus
+from ...text.languages import get_language
+from . import inputs
+from .choice import Choice, parse_model
+from .examples import examples_of
+from .gate import Gate
+from .mapper import Mapper
+from .outcome import Outcome, read_outcome, told
+from .profile import Profile
+from .threads import quickest_threads
+from .views import View, control_of, steer_view
+
+VILLAGE = ASSETS / "village"
+FRAME = 1 / 15  # seconds between two updates of a streaming text
+
+
+class Studio:
+    """A model, its text and everything computed from them.
+
+    `gate` is the same for all studios of a machine. `neurons` are used in place of the measured
+    language-specific ones.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        choice: Choice,
+        atlas: Atlas,
+        *,
+        profile: Profile | None = None,
+        gate: Gate | None = None,
+        neurons: PublishedNeurons | None = None,
+        mapper: Mapper | None = None,
+        map_sentences: int | None = None,
+        examples: Callable[[str], Sequence[str]] | None = None,
+        first_screen: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        measured: Outcome | None = None,
+    ):
+        self.lm, self.choice, self.atlas = lm, choice, atlas
+        self.corpus, self.key = choice.corpus, choice.key
+        self.profile = profile or Profile()
+        self.gate = gate or Gate()
+        self.examples = examples or examples_of(choice)
+        self.first_screen = first_screen
+        self.collapse: float | None = (settings or {}).get("collapse")
+        self.opening = Recipe.suggested(choice.model) if settings else Recipe()
+        self.measured = measured
+        self.verdict = told(measured) if measured else ""
+        self.example_codes = [code for code in atlas.languages if self.examples(code)]
+        self.fallback = "sw" if "sw" in atlas.languages else atlas.languages[-1]
+        # The queue's limits can be passed by with plain requests; this can't.
+        self.lock = threading.Lock()
+        shown = self.corpus.subset(n=map_sentences or self.profile.map_sentences)
+        self.mapper = mapper or Mapper(lm, shown, self.gate)
+        self.neurons = neurons
+        self._select = lru_cache(maxsize=64)(self._selected)
+        self._build = lru_cache(maxsize=128)(self._compile)
+
+    @classmethod
+    def open(cls, profile: Profile) -> Studio:
+        """Load what the profile names; the embedded model's measured atlas comes with it."""
+        model, revision = parse_model(profile.model)
+        lm = load(model, revision=revision)
+        torch.set_num_threads(profile.threads or quickest_threads(lm))
+        corpus = ParallelCorpus.bundled(profile.corpus)
+        choice = Choice(model, revision, profile.corpus, corpus)
+        path = VILLAGE / "atlas.safetensors"
+        if not (model == profile.corpus == "village" and path.is_file()):
+            return cls(lm, choice, measure_cached(lm, corpus), profile=profile)
+        settings, measured = _json(VILLAGE / "settings.json"), VILLAGE / "measured.json"
+        return cls(
+            lm,
+            choice,
+            Atlas.load(path),
+            profile=profile,
+            first_screen=_json(VILLAGE / "first_screen.json"),
+            settings=settings,
+            measured=read_outcome(measured, settings) if settings and measured.is_file() else None,
+        )
+
+    def warm_up(self) -> threading.Thread:
+        """Get the map ready behind the page: UMAP takes seconds to import and compile."""
+        self.mapper.ready.clear()
+        thread = threading.Thread(target=self.mapper.warm, name="warm-up", daemon=True)
+        thread.start()
+        return thread
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        return self.atlas.languages
+
+    @property
+    def num_layers(self) -> int:
+        return self.lm.num_layers
+
+    @property
+    def has_template(self) -> bool:
+        return bool(getattr(self.lm.tokenizer, "chat_template", None))
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the model's weights; the rest is small beside them."""
+        return sum(p.numel() * p.element_size() for p in self.lm.model.parameters())
+
+    def defaults(self) -> dict[str, Any]:
+        start = inputs.defaults(self.num_layers, len(self.codes), self.opening)
+        return {**start, "chat": is_chat_model(self.lm), "system": ""}
+
+    def recipe(self, values: Mapping[str, Any]) -> Recipe:
+        """The controls' values, checked. Raises ClasError with one sentence."""
+        return inputs.make_recipe(
+            values,
+            model=self.choice.model,
+            revision=self.choice.revision or self.lm.revision,
+            corpus=self.choice.name,
+            chats=is_chat_model(self.lm),
+            codes=self.codes,
+            num_layers=self.num_layers,
+            max_new_tokens=self.profile.max_new_tokens,
+            fallback=self.fallback,
+        )
+
+    def is_of(self, recipe: Recipe) -> bool:
+        """Whether a recipe is for this model and text."""
+        return (
+            recipe.model == self.choice.model
+            and recipe.revision in (None, self.choice.revision, self.lm.revision)
+            and recipe.corpus == self.choice.name
+            and self.choice.whole
+            and not self.choice.published
+        )
+
+    def values_of(self, recipe: Recipe) -> dict[str, Any]:
+        """The controls' values (and the prompt) that ask for `recipe`."""
+        values = inputs.from_recipe(
+            recipe, self.num_layers, len(self.codes), is_chat_model(self.lm)
+        )
+        values["prompt"] = recipe.prompt
+        self.recipe(values)  # refuses what this model can't do
+        return values
+
+    def render(self, recipe: Recipe) -> Rendered:
+        """The prompt as the model reads it."""
+        prompt = inputs.clean_prompt(recipe.prompt)
+        return render(self.lm, prompt, chat=recipe.chat, system=recipe.system)
+
+    def language(self, wanted: Any, prompt: Any) -> tuple[str, str]:
+        """The target language and a sentence on where it comes from."""
+        return inputs.target_language(wanted, prompt, self.codes, self.fallback)
+
+    def selection(self, recipe: Recipe) -> Selection:
+        return self._select(recipe.tau, recipe.shared_from)
+
+    def plan(self, recipe: Recipe, control: bool = False) -> SteeringPlan:
+        """The recipe's plan; the same object for the same steering, so that caches below hold."""
+        key = steering_only(recipe, self.fallback)
+        return self._build(key, control, recipe.seed if control else 0)
+
+    def _compile(self, recipe: Recipe, control: bool, seed: int) -> SteeringPlan:
+        recipe = dataclasses.replace(recipe, seed=seed)
+        method = control_of(recipe) if control else recipe.steering
+        selection: Any = self.selection(recipe)
+        if self.neurons is not None and recipe.method != "CLAS":
+            selection = _Owned(self.neurons, selection.category)
+        return method.plan(self.atlas, selection, recipe.target)
+
+    def _selected(self, tau: float, shared_from: int | None) -> Selection:
+        measured = select(self.atlas, tau, shared_from)
+        return measured if self.neurons is None else recategorize(measured, self.neurons)
+
+    def summary(self, recipe: Recipe) -> str:
+        """One line: what these settings reach."""
+        first, end = recipe.layers or bridge_layers(self.num_layers)
+        where = f"layer {end}" if end - first == 1 else f"layers {first + 1} to {end}"
+        if recipe.method != "CLAS":
+            name, what = inputs.METHODS[recipe.method]
+            source = get_language(inputs.anchor(self.codes)).name
+            return f"{name}: in {where}, {what.format(source=source)}."
+        counts = self.selection(recipe).counts()[first:end].sum(0).tolist()
+        factors = (1 + recipe.alpha * (m - 1) for m in (recipe.beta, recipe.gamma))
+        boost, damp = (f"{factor:.2f}".replace("-", "−") for factor in factors)
+        whose = "" if recipe.specific == "any" else f" ({inputs.SPECIFIC[recipe.specific]})"
+        return (
+            f"In {where}: {counts[SHARED]} shared neurons × {boost}, "
+            f"{counts[SPECIFIC]} language-specific{whose} × {damp}."
+        )
+
+    def steer(self, recipe: Recipe, control: bool, stop: threading.Event) -> Iterator[View]:
+        """Generate all panes together; yields what the result panel shows, 15 times a second.
+
+        Ends early once `stop` is set, the last view then having the effects on what was written;
+        set before the start, nothing is generated or shown.
+        """
+        prompt = self.render(recipe)
+        plans = [None, self.plan(recipe), *([self.plan(recipe, True)] if control else [])]
+        if stop.is_set():
+            return
+        with self.gate.answering():
+            steps = generate(
+                self.lm,
+                prompt,
+                plans,
+                max_new_tokens=recipe.max_new_tokens,
+                temperature=recipe.temperature,
+                seed=recipe.seed,
+                stop=stop,
+            )
+            yield steer_view(recipe, None, rows=len(plans), state="running")
+            shown, last = 0.0, None
+            while True:
+                with self.lock:
+                    step = next(steps, None)
+                if step is None:
+                    break
+                last = step
+                if time.monotonic() - shown >= FRAME:
+                    shown = time.monotonic()
+                    yield steer_view(recipe, step, rows=len(plans), state="running")
+            stopped = stop.is_set()
+            effects = []
+            written = last.token_ids if last else ()
+            for plan, ids in zip(plans[1:], written[1:]):
+                with self.lock:
+                    found = compare(self.lm, prompt, written[0], ids, plan, codes=self.codes)
+                effects.append(found)
+        state = "stopped" if stopped else "done"
+        yield steer_view(recipe, last, rows=len(plans), state=state, effects=effects)
+
+
+class _Owned:
+    """Published neurons as methods take them: each language's own, and which ones are alive."""
+
+    def __init__(self, neurons: PublishedNeurons, category: torch.Tensor) -> None:
+        self.languages, self.neurons_of = neurons.languages, neurons.neurons_of
+        self.category = category
+
+
+def steering_only(recipe: Recipe, target: str) -> Recipe:
+    """The recipe without what has no part in its plan, so that equal plans have equal keys.
+
+    `target` stands in where the recipe's own plays no part.
+    """
+    plain = Recipe()
+    if recipe.method != "CLAS" or recipe.specific != "any":
+        target = recipe.target
+    unread = ("prompt", "chat", "system", "temperature", "max_new_tokens")
+    kept = {name: getattr(plain, name) for name in unread}
+    return dataclasses.replace(recipe, seed=plain.seed, target=target, **kept)
+
+
+def _json(path: Any) -> Any:
+    return json.loads(path.read_text("utf-8")) if path.is_file() else None

@@ -1,0 +1,146 @@
+"""What the Steer tab shows, as plain data: the result panel draws it by `textContent`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ...running.effects import Effects, Span, diff_words, in_nats
+from ...running.generation import Step
+from ...steering.methods import RandomControl
+from ...steering.recipe import Recipe
+from ...text.languages import get_language
+from .inputs import METHODS
+
+KINDS = ("unsteered", "steered", "control")
+TITLES = ("Unsteered", "Steered", "Random control")
+View = dict[str, Any]
+FULL = 1.0  # nats of KL divergence that fill a bar of the strip
+
+
+def steer_view(
+    recipe: Recipe,
+    step: Step | None,
+    *,
+    rows: int,
+    state: str,
+    effects: Sequence[Effects] = (),
+) -> View:
+    """The result panel's value.
+
+    `rows` panes (unsteered, steered and perhaps the control); `state` is "running", "stopped",
+    "done" or "stored". `effects` are those of the steered row, then of the control, once known.
+    """
+    texts = step.texts if step else ("",) * rows
+    spans = _marked(texts, recipe.target)
+    running = state == "running"
+    panes = [
+        {
+            "kind": KINDS[row],
+            "title": TITLES[row],
+            "note": _note(row, recipe),
+            "spans": spans[row],
+            "dir": "rtl" if _rtl(effects, row, recipe) else "auto",
+            "lang": _language(effects, row) or recipe.target,
+            "writing": running and not (step and step.done[row]),
+            "empty": "The model ended its text at once.",
+            "badges": _badges(row, step, effects),
+        }
+        for row in range(rows)
+    ]
+    view: View = {"state": state, "panes": panes, "sentence": "", "facts": [], "strip": None}
+    if effects:
+        view["sentence"] = effects[0].sentence
+        view["facts"] = _facts(effects)
+        view["strip"] = _strip(effects[0], recipe.target)
+    return view
+
+
+def _marked(texts: Sequence[str], code: str) -> list[list[Span]]:
+    """Each text's spans; the first row is compared with the second, all others with the first."""
+    first = texts[0]
+    others = [diff_words(first, text, code) for text in texts[1:]]
+    plain: list[Span] = [(first, False)] if first else []
+    return [others[0][0] if others else plain, *(pair[1] for pair in others)]
+
+
+def _note(row: int, recipe: Recipe) -> str:
+    if row == 0:
+        return "the model as it is"
+    if row == 2:
+        return "same numbers, random neurons"
+    return f"{METHODS[recipe.method][0]}, strength {recipe.alpha:g}".replace("-", "−")
+
+
+def _language(effects: Sequence[Effects], row: int) -> str | None:
+    if not effects or row > len(effects):
+        return None
+    return effects[0].languages[0] if row == 0 else effects[row - 1].languages[1]
+
+
+def _rtl(effects: Sequence[Effects], row: int, recipe: Recipe) -> bool:
+    return get_language(_language(effects, row) or recipe.target).rtl
+
+
+def _badges(row: int, step: Step | None, effects: Sequence[Effects]) -> list[str]:
+    if step is None:
+        return []
+    count = len(step.token_ids[row])
+    badges = [f"{count} token{'' if count == 1 else 's'}"]
+    if effects and row <= len(effects):
+        code = _language(effects, row)
+        badges.insert(0, get_language(code).name if code else "language unclear")
+    if row and row <= len(effects):
+        badges.append(f"{effects[row - 1].changed_share:.0%} of tokens changed")
+    return badges
+
+
+def _facts(effects: Sequence[Effects]) -> list[list[str]]:
+    steered = effects[0]
+    peak = int(steered.kl.argmax())
+    before, after = steered.bits_per_token
+    facts = [
+        [
+            "Tokens changed",
+            f"{steered.changed_share:.0%}",
+            "Share of both texts' tokens outside a common alignment",
+        ],
+        [
+            "Largest shift",
+            f"{in_nats(steered.kl[peak].item())}, token {peak + 1}",
+            "KL divergence of the steered from the unsteered model's next-token probabilities",
+        ],
+        [
+            "Surprise at the unsteered text",
+            f"{before:.2f} → {after:.2f} bits per token",
+            "How unlikely the unsteered text is to the model, before and under steering",
+        ],
+    ]
+    if len(effects) > 1:
+        facts.append(
+            [
+                "Mean shift, steered and control",
+                f"{in_nats(steered.kl.mean().item())} and {in_nats(effects[1].kl.mean().item())}",
+                "A gain that a random control of the same size also brings is not the method's",
+            ]
+        )
+    return facts
+
+
+def _strip(effects: Effects, code: str) -> View:
+    kl = [round(value, 6) for value in effects.kl.tolist()]
+    peak = max(range(len(kl)), key=kl.__getitem__)
+    return {
+        "title": "How far steering moved the model's guess at each token of the unsteered text "
+        f"(full height: {FULL:g} nat)",
+        "tokens": list(effects.tokens),
+        "kl": kl,
+        "full": FULL,
+        "peak": peak if kl[peak] > 0 else -1,
+        "dir": "rtl" if get_language(code).rtl else "ltr",
+    }
+
+
+def control_of(recipe: Recipe) -> RandomControl:
+    """The recipe's method with its numbers dealt to random neurons."""
+    return RandomControl(of=recipe.steering, seed=recipe.seed)

@@ -1,0 +1,195 @@
+"""The controls at the side, shared by all tabs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from ...text.languages import get_language
+from ..behind import inputs
+from ..behind.studio import Studio
+from .components import strength_slider
+
+# Every control that makes a recipe, in the order in which callbacks get them.
+NAMES = (
+    "strength", "language", "method", "beta", "gamma", "tau", "shared_from", "specific",
+    "first_layer", "last_layer", "temperature", "length", "seed", "chat", "system",
+)  # fmt: skip
+STEERING = NAMES[:10]  # those that change the map; tau and shared_from change the neurons
+
+
+@dataclass
+class Controls:
+    """The components by name, and what shows their state. `key` holds the visitor's model."""
+
+    key: gr.State
+    by_name: dict[str, Any]
+    detected: gr.Markdown
+    summary: gr.Markdown
+    switch: gr.Radio
+    lab: gr.Column
+    reset: gr.Button
+
+    @property
+    def all(self) -> list[Any]:
+        return [self.by_name[name] for name in NAMES]
+
+    def renew(self, studio: Studio, values: dict[str, Any]) -> dict[Any, Any]:
+        """Updates for another model: its ranges, and these values but the system prompt's."""
+        default = studio.defaults()["strength"]
+        more: dict[str, dict[str, Any]] = {
+            "strength": {"marks": _marks(default, studio.collapse)},
+            "language": {"choices": _languages(studio)},
+            "shared_from": {"maximum": len(studio.codes)},
+            "first_layer": {"maximum": studio.num_layers},
+            "last_layer": {"maximum": studio.num_layers},
+            "chat": {"visible": studio.has_template},
+            "system": {"visible": studio.has_template and values["chat"]},
+        }
+        boxes = {name: {"value": values[name]} for name in NAMES if name != "system"}
+        return {
+            self.by_name[name]: gr.update(**boxes.get(name, {}), **more.get(name, {}))
+            for name in NAMES
+        }
+
+    def moves(self, names: tuple[str, ...]) -> list[Any]:
+        """Events of a visitor's moves.
+
+        What the page itself sets is followed where it is set, as the changes would come one by one
+        with a mixture of old and new values. Text boxes, which miss a paste otherwise, are heard
+        at every change; the page sets them after all else.
+        """
+        components = [self.by_name[name] for name in names]
+        return [c.change if isinstance(c, gr.Textbox) else c.input for c in components]
+
+
+def named(values: tuple[Any, ...]) -> dict[str, Any]:
+    """Callback arguments back into a dictionary."""
+    return dict(zip(NAMES, values))
+
+
+def build_controls(studio: Studio, key: gr.State) -> Controls:
+    start = studio.defaults()
+    made: dict[str, Any] = {}
+    made["strength"] = strength_slider(
+        start["strength"],
+        low=inputs.ALPHA[0],
+        high=inputs.ALPHA[1],
+        step=0.05,
+        marks=_marks(start["strength"], studio.collapse),
+        elem_id="strength",
+    )
+    summary = gr.Markdown(elem_classes="summary", elem_id="summary")
+    made["language"] = gr.Dropdown(
+        _languages(studio),
+        value=inputs.AUTO,
+        label="Language",
+        elem_id="language",
+    )
+    detected = gr.Markdown(elem_classes="summary", elem_id="detected")
+    switch = gr.Radio(
+        ["Explore", "Lab"], value="Explore", show_label=False, container=False, elem_id="switch"
+    )
+    with gr.Column(visible=False, elem_id="lab") as lab:
+        _steering(studio, start, made)
+        _sampling(studio, start, made)
+        reset = gr.Button("Back to the defaults", size="sm", elem_id="reset")
+    only_clas = [made[name] for name in ("beta", "gamma", "specific")]
+    made["method"].change(
+        lambda method: [gr.update(visible=method == "CLAS")] * len(only_clas),
+        made["method"],
+        only_clas,
+        show_progress="hidden",
+        queue=False,
+    )
+    return Controls(key, made, detected, summary, switch, lab, reset)
+
+
+def _steering(studio: Studio, start: dict[str, Any], made: dict[str, Any]) -> None:
+    made["method"] = gr.Dropdown(
+        [(short, name) for name, (short, _) in inputs.METHODS.items()],
+        value=start["method"],
+        label="Method",
+        elem_id="method",
+    )
+    with gr.Row():
+        made["beta"] = gr.Number(
+            start["beta"], label="β, shared", minimum=0, maximum=3, step=0.05, min_width=100
+        )
+        made["gamma"] = gr.Number(
+            start["gamma"], label="γ, specific", minimum=0, maximum=3, step=0.05, min_width=100
+        )
+    made["tau"] = gr.Slider(
+        0, 1, start["tau"], step=0.01, label="Activation threshold τ", elem_id="tau",
+        info="A neuron is active in a language if it fires on at least this share of tokens",
+    )  # fmt: skip
+    made["shared_from"] = gr.Slider(
+        2, len(studio.codes), start["shared_from"], step=1, label="Shared from … languages",
+        info="β reaches neurons that are active in at least so many", elem_id="shared-from",
+    )  # fmt: skip
+    made["specific"] = gr.Radio(
+        [(text, name) for name, text in inputs.SPECIFIC.items()],
+        value=start["specific"],
+        label="γ reaches neurons specific to",
+    )
+    with gr.Row():
+        for name, label in (("first_layer", "Bridge: first layer"), ("last_layer", "last layer")):
+            made[name] = gr.Number(
+                start[name], label=label, minimum=1, maximum=studio.num_layers, precision=0,
+                min_width=100, elem_id=name.replace("_", "-"),
+            )  # fmt: skip
+
+
+def _sampling(studio: Studio, start: dict[str, Any], made: dict[str, Any]) -> None:
+    made["temperature"] = gr.Slider(
+        0, 2, start["temperature"], step=0.05, label="Temperature", info="0 is greedy"
+    )
+    with gr.Row():
+        made["length"] = gr.Number(
+            start["length"], label="Length, tokens", minimum=1,
+            maximum=studio.profile.max_new_tokens, precision=0, min_width=100,
+        )  # fmt: skip
+        made["seed"] = gr.Number(start["seed"], label="Seed", minimum=0, precision=0, min_width=100)
+
+
+def build_chat(studio: Studio, controls: Controls) -> None:
+    """The chat template's switch and the system prompt; hidden for models without one."""
+    start = studio.defaults()
+    chat = controls.by_name["chat"] = gr.Checkbox(
+        start["chat"], label="Chat template: ask in the form that the model was trained on",
+        visible=studio.has_template, container=False, elem_id="chat",
+    )  # fmt: skip
+    system = controls.by_name["system"] = gr.Textbox(
+        start["system"], label="System prompt", max_lines=4, max_length=2000, elem_id="system",
+        placeholder="None of your own", visible=studio.has_template and start["chat"],
+    )  # fmt: skip
+    chat.change(
+        lambda on: gr.update(visible=bool(on)), chat, system, show_progress="hidden", queue=False
+    )
+
+
+def _languages(studio: Studio) -> list[tuple[str, str]]:
+    return [("Detect from the prompt", inputs.AUTO), *map(_language_choice, studio.codes)]
+
+
+def _marks(default: float, collapse: float | None) -> list[dict[str, Any]]:
+    low, high = inputs.ALPHA
+    marks = [
+        {"value": low, "label": "−1", "kind": "end-low", "title": "Steer the other way"},
+        {"value": 0.0, "label": "Off", "kind": "off", "title": "The model as it is"},
+        {"value": default, "label": "Default", "kind": "default", "title": "Default strength"},
+    ]
+    if collapse is not None and low < collapse <= high:
+        title = "From here on true answers are less than half as likely (measured)"
+        marks.append({"value": collapse, "label": "Breaks", "kind": "collapse", "title": title})
+    if collapse is None or collapse < high - 0.5:
+        marks.append({"value": high, "label": "2", "kind": "end-high", "title": "Strongest"})
+    return marks
+
+
+def _language_choice(code: str) -> tuple[str, str]:
+    language = get_language(code)
+    same = language.native == language.name
+    return (language.native if same else f"{language.native} · {language.name}", code)

@@ -1,0 +1,310 @@
+"""Every figure of the app: data in, Plotly figure out, no model inside.
+
+Colours of text, grid and background are left to the page, so that dark mode can set them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+import torch
+from plotly import graph_objects as go
+from torch import Tensor
+
+from ...atlas.selection import CATEGORIES, PARTIAL, SHARED, SPECIFIC
+from ...text.languages import get_language
+
+CATEGORY_COLOURS = ("#A7A7A7", "#D55E00", "#56B4E9", "#0072B2")  # Okabe-Ito, dead in grey
+CATEGORY_NAMES = ("dead", "one language only", "some languages", "shared")
+_MARGIN = {"l": 8, "r": 8, "t": 8, "b": 8}
+
+
+def map_figure(
+    before: Tensor,
+    after: Tensor,
+    labels: Sequence[str],
+    groups: Sequence[int],
+    texts: Sequence[str],
+    english: Sequence[str],
+    selected: int | None = None,
+) -> go.Figure:
+    """Sentences on the map: solid where steering put them, a shadow where they were.
+
+    before, after [n, 2]: coordinates in one frozen layout. labels, groups, texts, english [n]:
+    language, number of the parallel sentence, the sentence and its English. `selected`: the group
+    whose translations are joined by lines. Trace k < languages holds language k's sentences;
+    then follow the shadows, the paths of the centroids, the parallels, their rings, and last the
+    languages' names.
+    """
+    figure = _blank()
+    languages = list(dict.fromkeys(labels))
+    rows = {code: [i for i, label in enumerate(labels) if label == code] for code in languages}
+    for code in languages:
+        language, mine = get_language(code), rows[code]
+        figure.add_scatter(
+            x=_numbers(after[mine, 0]),
+            y=_numbers(after[mine, 1]),
+            name=language.native,
+            mode="markers",
+            marker=_marker(code, 8, 0.85),
+            ids=[f"{code}{groups[i]}" for i in mine],
+            customdata=[groups[i] for i in mine],
+            text=[_hover(texts[i], english[i], code) for i in mine],
+            hovertemplate="%{text}<extra></extra>",
+        )
+    centres = {code: after[rows[code]].mean(0) for code in languages}
+    figure.add_scatter(
+        x=_numbers(before[:, 0]),
+        y=_numbers(before[:, 1]),
+        name="before steering",
+        mode="markers",
+        marker={"size": 5, "opacity": 0.25, "color": [get_language(c).colour for c in labels]},
+        hoverinfo="skip",
+        showlegend=False,
+    )
+    start = {code: before[rows[code]].mean(0) for code in languages}
+    figure.add_scatter(
+        x=[v for c in languages for v in (start[c][0].item(), centres[c][0].item(), None)],
+        y=[v for c in languages for v in (start[c][1].item(), centres[c][1].item(), None)],
+        name="paths",
+        mode="lines",
+        line={"width": 1.5, "color": "#7F7F7F", "dash": "dot"},
+        hoverinfo="skip",
+        showlegend=False,
+    )
+    chosen = [i for i, group in enumerate(groups) if group == selected]
+    figure.add_scatter(**_parallels(after, chosen, labels))
+    figure.add_scatter(
+        x=_numbers(after[chosen, 0]),
+        y=_numbers(after[chosen, 1]),
+        name="rings",
+        mode="markers",
+        marker={"size": 14, "symbol": "circle-open", "color": "#E69F00", "line": {"width": 2}},
+        hoverinfo="skip",
+        showlegend=False,
+    )
+    names = _name_places(after, list(rows.values()))
+    figure.add_scatter(
+        x=_numbers(names[:, 0]),
+        y=_numbers(names[:, 1]),
+        name="names",
+        mode="text",
+        textposition="top center",
+        text=[f"<b>{get_language(code).native}</b>" for code in languages],
+        hoverinfo="skip",
+        showlegend=False,
+    )
+    # A fixed window, so that the map stands still while points glide over it.
+    both = torch.cat([before, after])
+    low, high = both.amin(0), both.amax(0)
+    edge = 0.07 * (high - low)
+    for axis, name in enumerate(("xaxis", "yaxis")):
+        window = [round((low - edge)[axis].item(), 3), round((high + edge)[axis].item(), 3)]
+        figure.update_layout({name: {"visible": False, "range": window}})
+    figure.update_layout(
+        margin={**_MARGIN, "t": 48},
+        legend={"orientation": "h", "y": 0, "yanchor": "top", "itemsizing": "constant"},
+        dragmode="pan",
+        hovermode="closest",
+    )
+    return figure
+
+
+def map_start(before: Tensor, labels: Sequence[str]) -> list[dict[str, object]]:
+    """Where the moving traces of `map_figure` begin: the sentences and the names, unsteered."""
+    languages = list(dict.fromkeys(labels))
+    rows = [[i for i, label in enumerate(labels) if label == code] for code in languages]
+    start: list[dict[str, object]] = [
+        {"trace": k, "x": _numbers(before[mine, 0]), "y": _numbers(before[mine, 1])}
+        for k, mine in enumerate(rows)
+    ]
+    places = _name_places(before, rows)
+    names = {"trace": len(rows) + 4, "x": _numbers(places[:, 0]), "y": _numbers(places[:, 1])}
+    return [*start, names]
+
+
+def category_bars(counts: Tensor, bridge: tuple[int, int], chosen: int | None = None) -> go.Figure:
+    """Stacked bars of counts [layers, 4] of the categories, with the bridge layers shaded.
+
+    Layers are drawn from 1; `bridge` (half-open) and `chosen` count from 0.
+    """
+    figure = _blank()
+    layers = list(range(1, len(counts) + 1))
+    shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
+    for category in (SHARED, PARTIAL, SPECIFIC, 0):
+        figure.add_bar(
+            x=layers,
+            y=_numbers(100 * shares[:, category]),
+            name=CATEGORY_NAMES[category],
+            marker={"color": CATEGORY_COLOURS[category], "line": {"width": 0}},
+            customdata=counts[:, category].tolist(),
+            hovertemplate="Layer %{x}: %{customdata} neurons, %{y:.1f} %<extra>%{fullData.name}"
+            "</extra>",
+        )
+    figure.add_vrect(
+        x0=bridge[0] + 0.5,
+        x1=bridge[1] + 0.5,
+        fillcolor="#E69F00",
+        opacity=0.18,
+        line_width=0,
+        layer="below",
+    )
+    figure.add_annotation(
+        x=(bridge[0] + bridge[1] + 1) / 2,
+        y=1.0,
+        yref="paper",
+        yanchor="bottom",
+        text="bridge",
+        showarrow=False,
+    )
+    if chosen is not None:
+        figure.add_annotation(
+            x=chosen + 1, y=0, yref="paper", yanchor="top", yshift=-14, text="▲", showarrow=False
+        )
+    figure.update_layout(
+        barmode="stack",
+        bargap=0.25,
+        showlegend=False,
+        margin={**_MARGIN, "t": 26},
+    )
+    figure.update_xaxes(
+        title="layer", dtick=1 if len(layers) <= 16 else None, showgrid=False, automargin=True
+    )
+    figure.update_yaxes(range=[0, 100], ticksuffix=" %", fixedrange=True, automargin=True)
+    return figure
+
+
+def overlap_heatmap(overlap: Tensor, languages: Sequence[str]) -> go.Figure:
+    """Jaccard overlap [languages, languages] of the sets of active neurons."""
+    names = [get_language(code).native for code in languages]
+    figure = _blank()
+    figure.add_heatmap(
+        z=[[round(v, 3) for v in row] for row in overlap.tolist()],
+        x=list(languages),
+        y=names,
+        customdata=[names] * len(names),
+        colorscale="Cividis",
+        zmin=0,
+        zmax=1,
+        xgap=1,
+        ygap=1,
+        colorbar={"thickness": 10, "outlinewidth": 0, "tickvals": [0, 0.5, 1]},
+        hovertemplate="%{y} and %{customdata}: %{z:.0%} of active neurons in common<extra></extra>",
+    )
+    figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True, dtick=1)
+    figure.update_xaxes(tickangle=0, showgrid=False, automargin=True, dtick=1)
+    return figure
+
+
+def layer_mosaic(category: Tensor, chosen: int | None = None) -> go.Figure:
+    """One layer's neurons [neurons] as tiles coloured by category, in reading order."""
+    count = len(category)
+    width = next(w for w in range(1, count + 1) if w * w >= 2 * count)
+    height = -(-count // width)
+    cells = [category.tolist()[row * width : (row + 1) * width] for row in range(height)]
+    steps = [
+        [edge / 4, colour]
+        for index, colour in enumerate(CATEGORY_COLOURS)
+        for edge in (index, index + 1)
+    ]
+    figure = _blank()
+    figure.add_heatmap(
+        z=[row + [None] * (width - len(row)) for row in cells],
+        customdata=[[row * width + column for column in range(width)] for row in range(height)],
+        text=[[CATEGORY_NAMES[value] for value in row] for row in cells],
+        zmin=-0.5,
+        zmax=3.5,
+        colorscale=steps,
+        showscale=False,
+        xgap=1,
+        ygap=1,
+        hovertemplate="Neuron %{customdata}: %{text}<extra></extra>",
+    )
+    if chosen is not None:
+        row, column = divmod(chosen, width)
+        figure.add_shape(
+            type="rect",
+            x0=column - 0.5,
+            x1=column + 0.5,
+            y0=row - 0.5,
+            y1=row + 0.5,
+            line={"width": 3, "color": "#E69F00"},
+        )
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False, autorange="reversed")
+    return figure
+
+
+def _blank() -> go.Figure:
+    return go.Figure(layout={"template": "none", "margin": _MARGIN})
+
+
+def _marker(code: str, size: int, opacity: float) -> dict[str, object]:
+    language = get_language(code)
+    return {
+        "color": language.colour,
+        "symbol": language.symbol,
+        "size": size,
+        "opacity": opacity,
+        "line": {"width": 0.6, "color": "rgba(255,255,255,0.8)"},
+    }
+
+
+def _parallels(after: Tensor, chosen: Sequence[int], labels: Sequence[str]) -> dict[str, object]:
+    """Lines from the anchor's sentence to each translation."""
+    anchor = next((i for i in chosen if labels[i] == "en"), chosen[0] if chosen else 0)
+    xs: list[float | None] = []
+    ys: list[float | None] = []
+    for i in chosen:
+        xs += [after[anchor, 0].item(), after[i, 0].item(), None]
+        ys += [after[anchor, 1].item(), after[i, 1].item(), None]
+    return {
+        "x": xs,
+        "y": ys,
+        "name": "parallels",
+        "mode": "lines",
+        "line": {"width": 1.5, "color": "#E69F00"},
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+
+
+def _name_places(points: Tensor, rows: Sequence[list[int]]) -> Tensor:
+    """Where each language's name stands [languages, 2]: above the middle of its sentences."""
+    places = [torch.stack([points[mine, 0].mean(), points[mine, 1].quantile(0.9)]) for mine in rows]
+    return _spread(torch.stack(places))
+
+
+def _spread(centres: Tensor, width: float = 0.16, height: float = 0.055) -> Tensor:
+    """Names [n, 2] pushed apart, up and down, where they would lie on each other.
+
+    width, height: of a name, as shares of the span of all.
+    """
+    low, high = centres.amin(0), centres.amax(0)
+    span = (high - low).clamp(min=1e-6)
+    places = ((centres - low) / span).tolist()
+    for _ in range(60):
+        moved = False
+        for i, one in enumerate(places):
+            for other in places[i + 1 :]:
+                overlap = height - abs(one[1] - other[1])
+                if abs(one[0] - other[0]) < width and overlap > 1e-4:
+                    step = overlap / 2 if one[1] >= other[1] else -overlap / 2
+                    one[1], other[1], moved = one[1] + step, other[1] - step, True
+        if not moved:
+            break
+    return torch.tensor(places) * span + low
+
+
+def _hover(text: str, english: str, code: str) -> str:
+    name = get_language(code).name
+    lines = [f"<b>{escape(text)}</b>"] + ([escape(english)] if code != "en" else [])
+    return "<br>".join([*lines, f"<i>{escape(name)}</i>"])
+
+
+def _numbers(column: Tensor) -> list[float]:
+    return [round(value, 3) for value in column.tolist()]
+
+
+assert len(CATEGORIES) == len(CATEGORY_NAMES)  # drawn in the order of `neurons.CATEGORIES`

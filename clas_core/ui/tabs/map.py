@@ -1,0 +1,175 @@
+"""The Map tab: where the sentences of all languages lie, before and after steering."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from ...errors import ClasError
+from ...running.separation import Separation
+from ...text.languages import get_language
+from ..behind.mapper import MapResult
+from ..behind.shelf import Shelf
+from ..behind.studio import Studio
+from ..parts.components import figure_value, plotly_panel
+from ..parts.controls import STEERING, Controls, named
+from ..parts.figures import map_figure, map_start
+from ..parts.markup import about, in_language, markup, table, title
+
+ABOUT = """Each mark is one sentence, as the model holds it in mind at the chosen layer. Every
+sentence is there once in each language, with the same meaning. Marks that lie close are alike to
+the model; colour and shape tell the language. The faint dots are the model left alone, the solid
+marks are where steering moves them, in the same unchanged map. A flat map can only hint at a space
+of hundreds of dimensions, so the scores beside it are computed in the full space. Click a mark to
+find its translations."""
+
+SCORES = (
+    ("Silhouette", "how clearly languages form groups, −1 to 1", "silhouette"),
+    ("Centroid ratio", "distance between groups over their width", "centroid_ratio"),
+    ("Neighbours of the same language", "among the 10 nearest", "knn_purity"),
+    ("Translations found", "nearest {anchor} sentence means the same", "mean_retrieval"),
+)
+BLANK = {"data": [], "layout": {"xaxis": {"visible": False}, "yaxis": {"visible": False}}}
+READING = "The model is reading the sentences; a large one takes a while, once."
+WARMING = "The map is getting ready (some seconds, once): this is a first sketch of it."
+
+
+@dataclass
+class MapTab:
+    """`redraw`: the arguments of the event that draws the map, for the page to call at opening."""
+
+    redraw: dict[str, Any]
+    panel: gr.HTML
+    scores: gr.HTML
+    note: gr.HTML
+    layer: gr.Slider
+    parallels: gr.HTML
+    chosen: gr.State
+
+    def renew(self, studio: Studio) -> dict[Any, Any]:
+        """Updates for another model."""
+        last = studio.num_layers
+        return {
+            self.panel: BLANK,
+            self.scores: "",
+            self.note: "",
+            self.layer: gr.update(maximum=last, value=last, info=_layer_help(studio)),
+            self.parallels: _parallels(studio, None),
+            self.chosen: None,
+        }
+
+
+def build_map(shelf: Shelf, controls: Controls, prompt: gr.Textbox, tab: gr.State) -> MapTab:
+    studio, key = shelf.first, controls.key
+    about(ABOUT)
+    with gr.Row(elem_classes="two"):
+        with gr.Column(scale=5, elem_id="map-card", min_width=300):
+            panel = plotly_panel(height=560, replay="▶ Replay the move", elem_id="map")
+            parallels = markup(_parallels(studio, None), elem_id="parallels")
+        with gr.Column(scale=3, min_width=260):
+            layer = gr.Slider(
+                0, studio.num_layers, studio.num_layers, step=1, label="Layer", elem_id="map-layer",
+                info=_layer_help(studio),
+            )  # fmt: skip
+            scores = markup(elem_id="scores")
+            note = markup(elem_id="map-note")
+    chosen = gr.State(None)
+
+    def redraw(
+        open_tab: str, at: Any, group: Any, text: str, key: Any, *values: Any
+    ) -> Iterator[Any]:
+        if open_tab != "map":
+            yield gr.skip(), gr.skip(), gr.skip()
+            return
+        try:
+            studio = shelf.get(key)
+            recipe = studio.recipe({**named(values), "prompt": text})
+            at = int(at) if isinstance(at, (int, float)) and at == at else studio.num_layers
+            plan = studio.plan(recipe)
+            if not studio.mapper.begun:
+                yield gr.skip(), gr.skip(), f'<p class="note">{READING}</p>'
+            result = studio.mapper.compute(plan, at, patient=False)
+            yield _shown(studio, result, group)
+            if result.provisional:
+                yield _shown(studio, studio.mapper.compute(plan, at), group)
+        except ClasError as error:
+            yield gr.skip(), gr.skip(), f'<p class="note">{escape(str(error))}</p>'
+
+    arguments = {
+        "fn": redraw,
+        "inputs": [tab, layer, chosen, prompt, key, *controls.all],
+        "outputs": [panel, scores, note],
+        "show_progress": "hidden",
+        "concurrency_limit": 2,
+        "concurrency_id": "map",
+    }
+    gr.on([layer.input, *controls.moves(STEERING)], **arguments, trigger_mode="always_last")
+
+    def choose(key: Any, event: gr.EventData) -> tuple[Any, Any]:
+        group = event._data.get("key") if isinstance(event._data, dict) else None
+        try:
+            studio = shelf.get(key)
+        except ClasError:
+            return gr.skip(), gr.skip()
+        if not (isinstance(group, int) and 0 <= group < len(studio.mapper.corpus)):
+            group = None
+        return group, _parallels(studio, group)
+
+    panel.select(choose, key, [chosen, parallels], show_progress="hidden").then(**arguments)
+    return MapTab(arguments, panel, scores, note, layer, parallels, chosen)
+
+
+def _layer_help(studio: Studio) -> str:
+    return f"0: the words alone; {studio.num_layers}: just before the next word is said"
+
+
+def _shown(studio: Studio, result: MapResult, group: Any) -> tuple[Any, str, str]:
+    mapper = studio.mapper
+    figure = map_figure(
+        result.before, result.after, mapper.labels, mapper.groups, mapper.texts, mapper.english,
+        group if isinstance(group, int) else None,
+    )  # fmt: skip
+    value = figure_value(
+        figure,
+        "Map of sentences by language, before and after steering; the table says it in numbers.",
+        map_start(result.before, mapper.labels),
+    )
+    note = WARMING if result.provisional else result.note
+    scores = _scores(*result.scores, get_language(mapper.anchor).name)
+    return value, scores, f'<p class="note">{escape(note)}</p>' if note else ""
+
+
+def _scores(before: Separation, after: Separation, anchor: str) -> str:
+    rows = []
+    for name, help_, attribute in SCORES:
+        old, new = getattr(before, attribute), getattr(after, attribute)
+        change = new - old
+        side = "up" if change > 0.0005 else "down" if change < -0.0005 else ""
+        sign = {"up": "▲ ", "down": "▼ "}.get(side, "")
+        text = f"{change:+.3f}".replace("-", "−") if side else "0"
+        rows.append(
+            (
+                f"{escape(name)}<small>{escape(help_.format(anchor=anchor))}</small>",
+                f"{old:.3f}".replace("-", "−"),
+                f"{new:.3f}".replace("-", "−"),
+                f'<span class="{side}">{sign}{text}</span>',
+            )
+        )
+    heading = title("Scores in the full space", "never from the picture")
+    return heading + table(("", "before", "after", "change"), rows)
+
+
+def _parallels(studio: Studio, group: int | None) -> str:
+    if group is None:
+        return '<p class="quiet">Click a mark to see the sentence in every language.</p>'
+    corpus = studio.mapper.corpus
+    items = "".join(
+        f"<li><span>{escape(get_language(code).native)}</span>"
+        f"{in_language(corpus.sentences[code][group], code)}</li>"
+        for code in corpus.languages
+    )
+    return title("The same sentence") + f'<ul class="parallels">{items}</ul>'

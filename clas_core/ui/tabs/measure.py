@@ -1,0 +1,309 @@
+"""The Measure tab: does steering help this model in these languages, and how sure is that?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from ...errors import ClasError
+from ...evaluation.judging.rows import BASELINES
+from ...evaluation.tasks import KINDS
+from ...evaluation.telling.figures import finding_figure, gains_figure, sweep_heatmap
+from ...steering.recipe import Recipe
+from ...text.languages import get_language
+from ..behind import inputs
+from ..behind.outcome import Outcome
+from ..behind.shelf import Shelf
+from ..behind.stops import Stops
+from ..behind.studio import Studio
+from ..behind.trial import CONTROLS, Asked, Trial
+from ..parts.components import figure_value, plotly_panel
+from ..parts.controls import Controls, named
+from ..parts.gains import rho_markup, tables, verdict_markup
+from ..parts.markup import about, markup, title
+
+ABOUT = f"""One lucky sentence proves nothing. Here the same questions are put to the model left
+alone, steered by the settings at the side, by other published methods, merely asked in words to
+use the language, and with the same numbers on {CONTROLS} random choices of neurons.
+
+Every number is a gain over the model left alone on the very same items, in points where the score
+is a share. The small print is where 95 % of resampled gains lie. In a row without any effect, a
+language would turn bold in fewer than one of 20 tables (Holm's correction over the languages); the
+mean and English, which stands apart as the language that must not lose, are tested on their own.
+
+Settings that were chosen on the items they are reported on always look good. So there are two
+kinds of items: validation items to try things out on, as often as you like, and test items for
+settings that were chosen on the others. Look at these once: who chooses by them has none left."""
+
+TRY = "Try these settings (validation items)"
+CHOOSE = "Choose strength and layers, then report (validation, then test items)"
+FEW = ("en", "sw", "th", "hi", "tr")
+Updates = dict[Any, Any]
+
+
+@dataclass
+class MeasureTab:
+    """`take` asks for the setting that was chosen, which `outcome` holds."""
+
+    languages: gr.Dropdown
+    outcome: gr.State
+    take: gr.Button
+    results: _Results
+
+    def renew(self, studio: Studio) -> Updates:
+        """Updates for another model."""
+        return {
+            self.languages: gr.update(choices=_codes(studio), value=_first(studio)),
+            **self.results.show(studio.measured),
+        }
+
+
+def chosen_setting(outcome: Outcome | None) -> Recipe | None:
+    """What the sweep of a measurement suggests, if it had one."""
+    if outcome is None or outcome.ranking is None:
+        return None
+    return outcome.ranking.tried[outcome.ranking.suggested].recipe
+
+
+def build_measure(shelf: Shelf, controls: Controls, prompt: gr.Textbox) -> MeasureTab:
+    studio, key, stops = shelf.first, controls.key, Stops()
+    local = "local" in studio.profile.models
+    about(ABOUT)
+    with gr.Row(elem_classes="two"):
+        with gr.Column(min_width=280):
+            tasks = gr.CheckboxGroup(
+                [(f"{name}: {kind.about}", name) for name, kind in KINDS.items()
+                 if kind.needs != "files" or local],
+                value=["village-nli", "village-qa"], label="Tasks", elem_id="measure-tasks",
+            )  # fmt: skip
+            folder = gr.Textbox(
+                label="Folder of a benchmark's files", visible=local, max_lines=1,
+                info="for xnli, xquad, xcopa and belebele, as published", elem_id="measure-folder",
+            )  # fmt: skip
+        with gr.Column(min_width=280):
+            languages = gr.Dropdown(
+                _codes(studio), value=_first(studio), multiselect=True, label="Languages",
+                elem_id="measure-languages",
+            )  # fmt: skip
+            baselines = gr.CheckboxGroup(
+                [(inputs.METHODS[name][0], name) for name in BASELINES],
+                value=["IntMu", "DiffMean"], label="Beside the method at the side",
+                elem_id="measure-baselines",
+            )  # fmt: skip
+            items = gr.Slider(
+                20, 200, 60, step=20, label="Items of each task and language",
+                info="More items show smaller gains, and take longer", elem_id="measure-items",
+            )  # fmt: skip
+            how = gr.Radio([TRY, CHOOSE], value=TRY, label="What for", elem_id="measure-how")
+    with gr.Row(elem_id="measure-actions"):
+        start = gr.Button("Measure", variant="primary", elem_id="measure")
+        cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="measure-cancel")
+    results = _Results(studio.measured)
+    ticket = gr.State("")
+    swap = [start, cancel]
+
+    def begin() -> tuple[Any, Any, str]:
+        return gr.update(visible=False), gr.update(visible=True), stops.issue()
+
+    def end() -> tuple[Any, Any]:
+        return gr.update(visible=True), gr.update(visible=False)
+
+    def halt(ticket: str) -> tuple[Any, Any]:
+        stops.stop(ticket)
+        return end()
+
+    def measure(
+        ticket: str, names: Any, where: Any, codes: Any, others: Any, count: Any, purpose: Any,
+        text: str, key: Any, *values: Any,
+    ) -> Iterator[Updates]:  # fmt: skip
+        stop = stops.event(ticket)
+        try:
+            studio = shelf.get(key)
+            recipe = studio.recipe({**named(values), "prompt": text})
+            asked = Asked(
+                _texts(names), _texts(codes), _texts(others),
+                inputs.whole("The number of items", count, (20, 200)), purpose == CHOOSE,
+                where if local and isinstance(where, str) else "",
+            )  # fmt: skip
+            trial = Trial(studio, recipe, asked)
+        except ClasError as error:
+            stops.drop(ticket)
+            yield {results.progress: _sorry(error)}
+            return
+        trial.start()
+        yield {results.plots: gr.update(visible=False), results.table: ""}
+        try:
+            drawn = 0
+            while not trial.finished.wait(0.4):
+                if stop.is_set():
+                    trial.cancel()
+                update: Updates = {results.progress: _progress(trial)}
+                if len(trial.differences) != drawn:
+                    drawn = len(trial.differences)
+                    update[results.table] = tables(list(trial.differences.values()), False)
+                yield update
+        finally:
+            trial.cancel()  # the tab was closed; no harm to one that is done
+            stops.drop(ticket)
+        if trial.error is not None:
+            yield {results.progress: _sorry(trial.error)}
+        elif trial.outcome is None:
+            said = f'<p class="quiet" role="status">{escape(trial.stage)}.</p>'
+            yield {results.progress: said}
+        else:
+            yield results.show(trial.outcome)
+
+    quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False}
+    start.click(begin, None, [*swap, ticket], **quiet).then(
+        measure,
+        [ticket, tasks, folder, languages, baselines, items, how, prompt, key, *controls.all],
+        results.all, show_progress="hidden", concurrency_limit=8, concurrency_id="measure",
+    ).then(end, None, swap, **quiet)  # fmt: skip
+    cancel.click(halt, ticket, swap, **quiet)
+    return MeasureTab(languages, results.outcome, results.take, results)
+
+
+class _Results:
+    """Where a measurement is shown: sentences, tables, plots, files."""
+
+    def __init__(self, measured: Outcome | None) -> None:
+        """`measured`: what to open with."""
+        first = _values(measured, 0)
+        known = measured is not None
+        self.outcome = gr.State(measured)
+        self.progress = markup(
+            verdict_markup(measured) if measured else "", elem_id="measure-progress"
+        )
+        self.table = markup(_tables(measured), elem_id="measure-table")
+        with gr.Column(visible=known, elem_id="measure-plots") as self.plots:
+            self.shown = gr.Radio(
+                _choices(measured), value=0, label="Show", visible=len(_choices(measured)) > 1,
+                elem_id="measure-shown",
+            )  # fmt: skip
+            with gr.Column(elem_classes="figure-card"):
+                markup(title("Gains by language", "with the range of 95 % of resampled gains"))
+                self.gains = plotly_panel(height=360, elem_id="measure-gains")
+            with gr.Column(elem_classes="figure-card"):
+                below = "each dot a language under a method"
+                markup(title("Do gains go with languages drawing apart?", below))
+                self.finding = plotly_panel(height=340, elem_id="measure-finding")
+                self.rho = markup(first[2], elem_id="measure-rho")
+            with gr.Column(elem_classes="figure-card", visible=_swept(measured)) as self.sweep:
+                below = (
+                    "mean gain on validation items, in log p(true answer) where a task has one; "
+                    "orange: the suggested setting, grey: the best"
+                )
+                markup(title("How strength and layers were chosen", below))
+                self.heat = plotly_panel(height=280, elem_id="measure-heat")
+                self.take = gr.Button("Use the suggested setting", size="sm")
+            with gr.Row(elem_id="measure-files"):
+                paths = measured.files if measured else [None] * 4
+                labels = ("Table as CSV", "Data as JSON", "Table as LaTeX", "Report as HTML")
+                self.buttons = [
+                    gr.DownloadButton(label, value=path, size="sm")
+                    for label, path in zip(labels, paths)
+                ]
+        self.gains.value, self.finding.value = first[0], first[1]
+        self.heat.value = _heat(measured)
+        self.shown.input(
+            lambda number, outcome: _values(outcome, number),
+            [self.shown, self.outcome],
+            [self.gains, self.finding, self.rho],
+            show_progress="hidden",
+        )
+
+    @property
+    def all(self) -> list[Any]:
+        return [
+            *(self.outcome, self.progress, self.table, self.plots, self.shown, self.gains),
+            *(self.finding, self.rho, self.sweep, self.heat, *self.buttons),
+        ]
+
+    def show(self, outcome: Outcome | None) -> Updates:
+        """Updates that show `outcome`, or nothing."""
+        choices = _choices(outcome)
+        gains, finding, rho = _values(outcome, 0)
+        paths = outcome.files if outcome else [None] * len(self.buttons)
+        return {
+            self.outcome: outcome,
+            self.progress: verdict_markup(outcome) if outcome else "",
+            self.table: _tables(outcome),
+            self.plots: gr.update(visible=outcome is not None),
+            self.shown: gr.update(choices=choices, value=0, visible=len(choices) > 1),
+            self.gains: gains,
+            self.finding: finding,
+            self.rho: rho,
+            self.sweep: gr.update(visible=_swept(outcome)),
+            self.heat: _heat(outcome),
+            **{button: gr.update(value=path) for button, path in zip(self.buttons, paths)},
+        }
+
+
+def _values(outcome: Outcome | None, number: Any) -> tuple[Any, Any, str]:
+    """Of one task the figure of gains, that of the finding, and what it says."""
+    if outcome is None or not isinstance(number, int) or number >= len(outcome.measures):
+        return None, None, ""
+    task, metric = outcome.measures[number]
+    gains = figure_value(
+        gains_figure(outcome.comparison, task, metric), "Gains; the table has the numbers."
+    )
+    found = outcome.finding(task, metric)
+    if found is None:
+        return gains, None, '<p class="quiet">Too few languages or methods to tell.</p>'
+    drawn = figure_value(finding_figure(found), "Change of separation against gain.")
+    return gains, drawn, rho_markup(found)
+
+
+def _heat(outcome: Outcome | None) -> Any:
+    if outcome is None or outcome.ranking is None:
+        return None
+    figure = sweep_heatmap(outcome.ranking, outcome.num_layers)
+    best = outcome.ranking.tried[outcome.ranking.suggested]
+    return figure_value(figure, f"Gain by strength and layers. Suggested: {best.name}.")
+
+
+def _swept(outcome: Outcome | None) -> bool:
+    return outcome is not None and outcome.ranking is not None
+
+
+def _tables(outcome: Outcome | None) -> str:
+    return tables(list(outcome.comparison.differences), True) if outcome else ""
+
+
+def _choices(outcome: Outcome | None) -> list[tuple[str, int]]:
+    measures = outcome.measures if outcome else []
+    return [(f"{task}, {metric}", number) for number, (task, metric) in enumerate(measures)]
+
+
+def _codes(studio: Studio) -> list[tuple[str, str]]:
+    return [(f"{get_language(code).name} ({code})", code) for code in studio.codes]
+
+
+def _first(studio: Studio) -> list[str]:
+    few = [code for code in FEW if code in studio.codes]
+    return few if len(few) > 1 else list(studio.codes[:5])
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    return tuple(value for value in values or () if isinstance(value, str))
+
+
+def _sorry(error: ClasError) -> str:
+    return f'<p class="note" role="alert">{escape(str(error))}</p>'
+
+
+def _progress(trial: Trial) -> str:
+    stage, left = escape(trial.stage), trial.seconds_left
+    if not trial.total:
+        return f'<p class="quiet" role="status">{stage} …</p><progress></progress>'
+    soon = "" if left is None else f", about {max(1, round(left))} s left"
+    if left is not None and left > 90:
+        soon = f", about {round(left / 60)} minutes left"
+    return (
+        f'<p class="quiet" role="status">{stage}: {trial.done} of {trial.total}{soon}</p>'
+        f'<progress max="{trial.total}" value="{trial.done}" aria-label="measured"></progress>'
+    )

@@ -1,0 +1,214 @@
+"""The Neurons tab: which neurons belong to one language, which to all, live with the thresholds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+from plotly import graph_objects as go
+from torch import Tensor
+
+from ...errors import ClasError
+from ...model.architecture import Experts
+from ...steering.recipe import Recipe
+from ...text.languages import get_language
+from ..behind.shelf import Shelf
+from ..behind.studio import Studio
+from ..parts.components import figure_value, plotly_panel
+from ..parts.controls import Controls, named
+from ..parts.figures import (
+    CATEGORY_COLOURS,
+    CATEGORY_NAMES,
+    category_bars,
+    layer_mosaic,
+    overlap_heatmap,
+)
+from ..parts.markup import about, markup, table, title
+
+ABOUT = """Inside each layer are hundreds of neurons. For every language we counted on which share
+of words a neuron fires. Above the threshold τ it counts as active there. A neuron that is active in
+one language only is language-specific, one that is active in all (or as many as you say) is shared,
+one that is active nowhere is dead. Steering acts on the shared and the specific ones of the bridge
+layers. Move the thresholds in the Lab and watch the neurons change sides."""
+
+TRIGGERS = ("tau", "shared_from", "first_layer", "last_layer")
+
+
+MOST_TILES = 16_384  # of a layer's neurons shown at once; tiles of more can't be clicked
+
+
+@dataclass
+class NeuronsTab:
+    """`recount`: the arguments of the event that fills the tab, for the page to call at opening."""
+
+    recount: dict[str, Any]
+    layer: gr.Number
+    neuron: gr.Number
+
+    def renew(self, studio: Studio) -> dict[Any, Any]:
+        """Updates for another model."""
+        return {
+            self.layer: gr.update(value=studio.num_layers, maximum=studio.num_layers),
+            self.neuron: gr.update(value=0, maximum=studio.lm.num_neurons - 1),
+        }
+
+
+def build_neurons(
+    shelf: Shelf, controls: Controls, prompt: gr.Textbox, tab: gr.State
+) -> NeuronsTab:
+    studio, key = shelf.first, controls.key
+    about(ABOUT)
+    with gr.Row(elem_classes="two"):
+        with gr.Column(elem_classes="figure-card", min_width=280):
+            markup(title("Neurons by layer", "click a bar to open its layer"))
+            bars = plotly_panel(height=300, elem_id="bars")
+            markup(_swatches())
+        with gr.Column(elem_classes="figure-card", min_width=280):
+            markup(title("What languages share", "active neurons in common, in the bridge layers"))
+            overlap = plotly_panel(height=330, elem_id="overlap")
+    with gr.Row(elem_classes="two"):
+        with gr.Column(elem_classes="figure-card", min_width=280):
+            heading = markup(elem_id="mosaic-title")
+            mosaic = plotly_panel(height=340, elem_id="mosaic")
+        with gr.Column(elem_classes="figure-card", min_width=280):
+            with gr.Row():
+                layer = gr.Number(
+                    studio.num_layers, label="Layer", precision=0, minimum=1,
+                    maximum=studio.num_layers, min_width=90, elem_id="neuron-layer",
+                )  # fmt: skip
+                neuron = gr.Number(
+                    0, label="Neuron", precision=0, minimum=0,
+                    maximum=studio.lm.num_neurons - 1, min_width=90, elem_id="neuron-number",
+                )  # fmt: skip
+            details = markup(elem_id="neuron")
+
+    def show(open_tab: str, at: Any, index: Any, text: str, key: Any, *values: Any) -> Any:
+        if open_tab != "neurons":
+            return [gr.skip()] * 5
+        try:
+            studio = shelf.get(key)
+            recipe = studio.recipe({**named(values), "prompt": text})
+            return views(studio, recipe, at, index)
+        except ClasError as error:
+            return [*[gr.skip()] * 4, f'<p class="note">{escape(str(error))}</p>']
+
+    arguments = {
+        "fn": show,
+        "inputs": [tab, layer, neuron, prompt, key, *controls.all],
+        "outputs": [bars, overlap, mosaic, heading, details],
+        "show_progress": "hidden",
+        "concurrency_limit": 4,
+        "concurrency_id": "neurons",
+    }
+    moves = [layer.input, neuron.input, *controls.moves(TRIGGERS)]
+    gr.on(moves, **arguments, trigger_mode="always_last")
+
+    def click_bar(event: gr.EventData) -> Any:
+        return _clicked(event, "x")
+
+    def click_tile(event: gr.EventData) -> Any:
+        return _clicked(event, "key")
+
+    bars.select(click_bar, None, layer, show_progress="hidden").then(**arguments)
+    mosaic.select(click_tile, None, neuron, show_progress="hidden").then(**arguments)
+    return NeuronsTab(arguments, layer, neuron)
+
+
+def views(studio: Studio, recipe: Recipe, layer: Any, neuron: Any) -> list[Any]:
+    """All that the tab shows: three figures, a heading, a neuron's table."""
+    at = _within("The layer", layer, 1, studio.num_layers) - 1
+    width = studio.atlas.widths[at]
+    index = _within("The neuron", neuron, 0, width - 1)
+    selection = studio.selection(recipe)
+    counts = selection.counts()
+    bridge = recipe.layers or (at, at + 1)
+    shared = ", ".join(
+        f"{n} {name}" for n, name in zip(counts[at].tolist(), CATEGORY_NAMES, strict=True)
+    )
+    return [
+        figure_value(category_bars(counts, bridge, at), "Categories of neurons by layer"),
+        figure_value(
+            overlap_heatmap(selection.overlap(range(*bridge)), selection.languages),
+            "Overlap between languages",
+        ),
+        figure_value(
+            _mosaic(selection.category[at, :width], index),
+            f"Neurons of layer {at + 1}: {shared}",
+        ),
+        title(f"Layer {at + 1}, neuron by neuron", f"{shared}; {_window(width, index)}"),
+        _details(studio, recipe, at, index),
+    ]
+
+
+def _mosaic(category: Tensor, index: int) -> go.Figure:
+    """A layer's neurons as tiles; of a very wide layer, those about the chosen one."""
+    first = index // MOST_TILES * MOST_TILES
+    figure = layer_mosaic(category[first : first + MOST_TILES], index - first)
+    tiles = figure.data[0]
+    tiles.customdata = [[first + number for number in row] for row in tiles.customdata]
+    return figure
+
+
+def _window(width: int, index: int) -> str:
+    """Which neurons the tiles are."""
+    if width <= MOST_TILES:
+        return "click one"
+    first = index // MOST_TILES * MOST_TILES
+    return f"here {first} to {min(first + MOST_TILES, width) - 1}; click one, or type a number"
+
+
+def _whose(studio: Studio, layer: int, neuron: int) -> str:
+    """Which expert a neuron is in; empty where a layer has none."""
+    for mlp in studio.lm.mlps:
+        if mlp.layer == layer and mlp.start <= neuron < mlp.start + mlp.neurons:
+            if isinstance(mlp, Experts):
+                return f", of expert {(neuron - mlp.start) // mlp.per_expert}"
+            return ", of what all tokens pass" if mlp.start else ""
+    return ""
+
+
+def _details(studio: Studio, recipe: Recipe, layer: int, neuron: int) -> str:
+    selection, atlas = studio.selection(recipe), studio.atlas
+    category = CATEGORY_NAMES[selection.category[layer, neuron]]
+    owner = int(selection.owner[layer, neuron])
+    if owner >= 0:
+        category = f"{get_language(selection.languages[owner]).name} only"
+    rows = []
+    for k, code in enumerate(atlas.languages):
+        p, mu = atlas.probability[layer, k, neuron].item(), atlas.mean[layer, k, neuron].item()
+        meter = (
+            f'<span class="meter"><i style="width:{100 * p:.1f}%"></i>'
+            f'<b style="left:{100 * recipe.tau:.1f}%"></b></span>'
+        )
+        active = "active" if selection.active[layer, k, neuron] else ""
+        mean = f"{mu:.3f}".replace("-", "−")
+        rows.append(
+            (
+                escape(get_language(code).native),
+                f'{meter}<span class="share">{p:.0%}</span>',
+                mean,
+                active,
+            )
+        )
+    whose = _whose(studio, layer, neuron)
+    heading = title(f"Layer {layer + 1}, neuron {neuron}{whose}: {category}", "the line is τ")
+    return heading + table(("", "fires on", "mean", ""), rows)
+
+
+def _clicked(event: gr.EventData, name: str) -> Any:
+    value = event._data.get(name) if isinstance(event._data, dict) else None
+    return value if isinstance(value, int) else gr.skip()
+
+
+def _within(name: str, value: Any, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+        raise ClasError(f"{name} must be a whole number from {low} to {high}.")
+    return int(min(max(value, low), high))
+
+
+def _swatches() -> str:
+    pairs = zip(CATEGORY_COLOURS, CATEGORY_NAMES, strict=True)
+    items = "".join(f'<span><i style="background:{c}"></i>{escape(n)}</span>' for c, n in pairs)
+    return f'<div class="legend-swatches">{items}</div>'

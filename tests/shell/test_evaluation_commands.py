@@ -1,0 +1,131 @@
+"""The shell's evaluate, sweep and report, on the tiny model and a task on parallel text."""
+
+import csv
+import json
+
+import pytest
+from tiny import SENTENCES
+
+from clas_core.evaluation.judging.items import Test, Validation
+from clas_core.evaluation.judging.results import Results
+from clas_core.evaluation.judging.sweep import load_chosen
+from clas_core.shell.cli import main
+
+SETTINGS = ["--tau", "0.3", "--shared-from", "2", "--beta", "2", "--gamma", "-1", "--layers", "1-3"]
+
+
+@pytest.fixture(scope="module")
+def common(tmp_path_factory, tokenizer, tiny_lm):
+    folder = tmp_path_factory.mktemp("shell")
+    tiny_lm.model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    (folder / "text").mkdir()
+    for code, lines in SENTENCES.items():
+        # Three times the sentences, so that both splits have some.
+        more = [f"{line} {n}." for n in range(3) for line in lines]
+        (folder / "text" / f"{code}.txt").write_text("\n".join(more), encoding="utf-8")
+    options = ["--model", str(folder / "model"), "--corpus", str(folder / "text")]
+    atlas = folder / "atlas.safetensors"
+    assert main(["measure", *options, "--out", str(atlas)]) == 0
+    source = str(folder / "text")
+    tasks = ["--tasks", f"bits-per-byte={source}", f"retrieval={source}"]
+    return [*options, "--atlas", str(atlas), *tasks, "--items", "4"]
+
+
+def test_from_sweep_to_report(common, tmp_path, capsys):
+    """Choose on validation items, report on test items, in every form."""
+    chosen, swept = tmp_path / "chosen.json", tmp_path / "sweep.json"
+    grid = ["--grid", "alpha=0.5,1", "layers=1-3,2-3"]
+    files = ["--out", str(chosen), "--results", str(swept), "--log", str(tmp_path / "log")]
+    capsys.readouterr()
+    assert main(["sweep", *common, *SETTINGS, *grid, *files, "--finding", "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert [line["setting"] for line in table][:2] == [
+        "alpha=0.5 layers=1-3",
+        "alpha=0.5 layers=2-3",
+    ]
+    (suggested,) = [number for number, line in enumerate(table) if line["suggested"]]
+    (one,) = load_chosen(chosen)
+    setting = (one.setting.alpha, one.setting.layers)
+    assert setting == [(a, ls) for a in (0.5, 1.0) for ls in ((1, 3), (2, 3))][suggested]
+    assert len(Results.load(swept, Validation).about["shifts"]) == 4 * 3
+
+    results = tmp_path / "results.json"
+    options = [*common, "--chosen", str(chosen), "--controls", "1", "--out", str(results)]
+    assert main(["evaluate", *options]) == 0
+    assert "bits-per-byte, bits_per_byte" in capsys.readouterr().out
+    assert Results.load(results, Test).rows == ("unsteered", "CLAS", "random 0")
+
+    out = {form: tmp_path / f"out.{form}" for form in ("csv", "latex", "html")}
+    forms = [text for form, path in out.items() for text in (f"--{form}", str(path))]
+    assert main(["report", str(results), "--sweep", str(swept), *forms]) == 0
+    text = {form: path.read_text("utf-8") for form, path in out.items()}
+    lines = [line for line in text["csv"].splitlines() if not line.startswith("#")]
+    assert {line["row"] for line in csv.DictReader(lines)} == {"CLAS", "random 0"}
+    assert "\\toprule" in text["latex"]
+    assert "The sweep" in text["html"]
+    assert "drawing apart?" not in text["html"]  # three languages are too few to tell
+
+    refused = [
+        (["report", str(results), "--sweep", str(swept)], "by --html"),
+        (["sweep", *common, *grid, "--out", str(chosen), "--finding"], "by --results"),
+        (["evaluate", *options, "--model", "village"], "chosen with another model"),
+        (["evaluate", *options, "--baselines"], "choose the baselines' too"),
+    ]
+    for line, sentence in refused:
+        assert main(line) == 1
+        assert sentence in capsys.readouterr().err
+
+
+def test_a_log_is_gone_on_with(common, tmp_path, capsys, monkeypatch):
+    """The second run measures nothing, and says the same."""
+    options = [*common, *SETTINGS, "--controls", "0", "--log", str(tmp_path / "log"), "--json"]
+    capsys.readouterr()
+    assert main(["evaluate", *options, "--out", str(tmp_path / "one.json")]) == 0
+    first = json.loads(capsys.readouterr().out)
+    monkeypatch.setattr("clas_core.evaluation.judging.engine.predict", None)
+    assert main(["evaluate", *options, "--out", str(tmp_path / "two.json")]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again == first
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
+    assert main(["evaluate", *options, "--beta", "3", "--out", str(tmp_path / "x.json")]) == 1
+    assert "a run with other rows" in capsys.readouterr().err
+
+
+def test_baselines(common, tmp_path, capsys):
+    out = ["--out", str(tmp_path / "results.json")]
+    options = ["--languages", "en,sw", "--baselines", "--controls", "1"]
+    assert main(["evaluate", *common, *SETTINGS, *options, *out]) == 0
+    text = capsys.readouterr().out
+    for row in ("unsteered", "CLAS", "IntMu", "LAPE", "LanguageArithmetic", "DiffMean", "random 0"):
+        assert f"\n{row}" in text
+    assert text.splitlines()[0].split()[-2:] == ["en", "sw"]
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "sentence"),
+    [
+        ("evaluate", ["--tasks", "nothing"], "There is no task 'nothing'"),
+        ("evaluate", ["--languages", "xx"], "No task has the language 'xx'"),
+        ("evaluate", ["--chosen", "{text}"], "holds no chosen settings"),
+        ("sweep", ["--grid", "alpha"], "is no list of values"),
+        ("sweep", ["--grid", "alpha=a"], "can't be read"),
+        ("sweep", ["--grid", "seed=1"], "can't change 'seed'"),
+        ("evaluate", ["--workers", "0"], "at least one worker"),
+    ],
+)
+def test_refusals_are_one_sentence(common, tmp_path, capsys, command, options, sentence):
+    (tmp_path / "text").write_text("{}")
+    options = [option.format(text=tmp_path / "text") for option in options]
+    assert main([command, *common, "--out", str(tmp_path / "out"), *options]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("clas: ")
+    assert sentence in error
+    assert len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_of_another_kind_are_refused(tmp_path, capsys):
+    (tmp_path / "file").write_text("{}")
+    assert main(["report", str(tmp_path / "file")]) == 1
+    assert "holds no results" in capsys.readouterr().err

@@ -1,0 +1,54 @@
+"""What comes measured with the embedded model, as the page tells it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from clas_core.evaluation.telling.figures import sweep_heatmap
+from clas_core.steering.recipe import Recipe
+from clas_core.ui.behind.outcome import Outcome, read_outcome, told
+from clas_core.ui.behind.studio import VILLAGE
+from clas_core.ui.parts.gains import rho_markup, tables, verdict_markup
+from clas_core.ui.tabs.measure import chosen_setting
+
+
+@pytest.fixture(scope="module")
+def outcome() -> Outcome:
+    settings = json.loads((VILLAGE / "settings.json").read_text("utf-8"))
+    return read_outcome(VILLAGE / "measured.json", settings)
+
+
+def test_it_is_of_test_items_in_all_languages(outcome) -> None:
+    about = outcome.comparison.about
+    assert about["split"] == "test"
+    assert {"CLAS", "IntMu", "DiffMean", "asked", "random 0"} <= set(outcome.comparison.rows)
+    assert outcome.measures == [("village-nli", "accuracy"), ("village-qa", "f1")]
+    for task, metric in outcome.measures:
+        assert len(outcome.comparison.languages(task)) == 13  # the mean too
+        assert outcome.finding(task, metric) is not None
+
+
+def test_the_page_opens_with_what_the_sweep_suggests(outcome) -> None:
+    suggested = chosen_setting(outcome)
+    assert suggested == Recipe.suggested("village")
+    ranking = outcome.ranking
+    gains = [one.gain.estimate for one in ranking.tried]
+    assert gains[ranking.best] == max(gains)
+    assert len(sweep_heatmap(ranking, outcome.num_layers).data[0].y) > 1
+
+
+def test_it_is_told_in_sentences(outcome) -> None:
+    text = told(outcome)
+    assert text.startswith("Does it help this model? ")
+    assert "village-nli, accuracy: " in text
+    assert "village-qa, f1: " in text
+    assert "nan" not in text
+    assert "The paper, in the mean of XNLI" in verdict_markup(outcome)
+    assert tables(list(outcome.comparison.differences), True).count("<table") == 2
+    assert all("95 %" in rho_markup(finding) for finding in outcome.findings)
+
+
+def test_other_models_have_the_general_defaults() -> None:
+    assert Recipe.suggested("owner/name") == Recipe(model="owner/name")
