@@ -27,12 +27,12 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from .model.prompts import is_chat_model as is_chat_model
     from .model.prompts import render as render
     from .model.sources import check_allowed as check_allowed
+    from .running.answers import generate_batch as generate_batch
     from .running.effects import Effects as Effects
     from .running.effects import compare as compare
     from .running.effects import diff_words as diff_words
     from .running.generation import Step as Step
     from .running.generation import generate as generate
-    from .running.generation import generate_batch as generate_batch
     from .running.layout import Layout as Layout
     from .running.separation import Separation as Separation
     from .running.separation import separation as separation
@@ -84,7 +84,8 @@ _HOMES = {
     "text.detection": "Detection detect",
     "running.effects": "Effects compare diff_words",
     "errors": "ClasError",
-    "running.generation": "Step generate generate_batch",
+    "running.answers": "generate_batch",
+    "running.generation": "Step generate",
     "running.states": "BridgeCache HiddenStates hidden_states",
     "text.languages": "LANGUAGES Language canonical_code get_language",
     "running.layout": "Layout",

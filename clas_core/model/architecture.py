@@ -188,16 +188,24 @@ class LanguageModel:
         if not all(rows):
             empty = next(index for index, row in enumerate(rows, start=1) if not row)
             raise ClasError(f"Text {empty} is empty: give at least one character.")
+        input_ids, attention_mask = self.pad(rows, padding_side)
+        special = torch.tensor(sorted(self.special_ids), dtype=torch.long, device=self.device)
+        content = attention_mask.bool() & ~torch.isin(input_ids, special)
+        return Encoded(input_ids, attention_mask, content)
+
+    def pad(
+        self, rows: Sequence[Sequence[int]], side: str = "left"
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and mask (1 at text) of tokenised `rows`, both [rows, longest] int64 on the
+        model's device, padded at the "left" or the "right"."""
         shape = (len(rows), max(map(len, rows)))
-        input_ids = torch.full(shape, self.pad_id, dtype=torch.long)
-        attention_mask = torch.zeros(shape, dtype=torch.long)
-        for index, row in enumerate(rows):
-            place = slice(0, len(row)) if padding_side == "right" else slice(-len(row), None)
-            input_ids[index, place] = torch.tensor(row, dtype=torch.long)
-            attention_mask[index, place] = 1
-        special = torch.isin(input_ids, torch.tensor(sorted(self.special_ids), dtype=torch.long))
-        content = attention_mask.bool() & ~special
-        return Encoded(*(t.to(self.device) for t in (input_ids, attention_mask, content)))
+        ids = torch.full(shape, self.pad_id, dtype=torch.long)
+        mask = torch.zeros(shape, dtype=torch.long)
+        for number, row in enumerate(rows):
+            place = slice(shape[1] - len(row), None) if side == "left" else slice(0, len(row))
+            ids[number, place] = torch.tensor(row, dtype=torch.long)
+            mask[number, place] = 1
+        return ids.to(self.device), mask.to(self.device)
 
 
 def find_mlps(model: PreTrainedModel) -> tuple[tuple[nn.Module, ...], tuple[MLP | Experts, ...]]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,9 +16,10 @@ from ..errors import ClasError
 from ..model.architecture import LanguageModel
 from ..model.prompts import Prompt, Rendered, as_rendered
 from ..model.streaming import TextStream
-from ..steering.plan import SteeringPlan, steered
+from ..steering.plan import SteeringPlan
 from ..text.detection import detect
 from ..text.languages import get_language
+from .batch import next_logits
 
 Span = tuple[str, bool]  # a piece of text, and whether it differs from the other side
 
@@ -134,13 +133,8 @@ def _log_probabilities(
     lm: LanguageModel, prompt_ids: Sequence[int], ids: Sequence[int], plan: SteeringPlan | None
 ) -> Tensor:
     """log p of every next token along `ids`: [tokens, vocabulary]."""
-    inputs = torch.tensor([[*prompt_ids, *ids[:-1]]], device=lm.device)
-    options: dict[str, Any] = {"use_cache": False}
-    if "logits_to_keep" in inspect.signature(lm.model.forward).parameters:
-        options["logits_to_keep"] = len(ids)
-    with steered(lm, plan):
-        logits = lm.model(input_ids=inputs, **options).logits
-    return logits[0, -len(ids) :].float().log_softmax(-1)
+    read = lm.pad([[*prompt_ids, *ids[:-1]]])
+    return next_logits(lm, plan, *read, keep=len(ids))[0].log_softmax(-1)
 
 
 def _bits(log_p: Tensor, ids: Sequence[int]) -> float:

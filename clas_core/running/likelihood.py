@@ -11,8 +11,9 @@ from torch import Tensor
 from ..errors import ClasError
 from ..model.architecture import LanguageModel
 from ..model.prompts import Prompt, Rendered
+from .batch import Plans, Progress
 from .branches import logits
-from .reading import TOKENS_AT_ONCE, Batch, Plans, Progress, common_start, pad, read_prompts
+from .reading import TOKENS_AT_ONCE, Batch, common_start, read_prompts
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def _score(lm: LanguageModel, batch: Batch, asked: Sequence[_Asked]) -> list[Ten
     if max(map(len, endings)) == 1:
         return scores
     # The last token is only ever predicted: it needn't be read.
-    ids, mask = pad(lm, [ending[:-1] for ending in endings], "right")
+    ids, mask = lm.pad([ending[:-1] for ending in endings], "right")
     row, place = mask.nonzero(as_tuple=True)
     following = _integers(lm, [token for ending in endings for token in ending[1:]])
     each = torch.arange(len(row), device=lm.device)

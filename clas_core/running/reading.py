@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..errors import ClasError
 from ..model.architecture import LanguageModel
-from ..steering.plan import SteeringPlan
+from .batch import Plans, check_length, in_batches
 from .branches import Branches
 
-Progress = Callable[[int, int], None]
 Ids = tuple[int, ...]
-Plans = Sequence[SteeringPlan | None]
 
 TOKENS_AT_ONCE = 8192
 _WORTH_SHARING = 16  # tokens; below it, spreading the cache costs more than reading
@@ -46,30 +43,24 @@ def read_prompts(
     few-shot examples, are read once. Raises ClasError where a prompt and its room are longer than
     the model can read.
     """
-    _check_length(lm, prompts, room)
-    shared = _in_common(prompts, [1] * len(prompts) if wanted is None else wanted)
+    for ids, more in zip(prompts, room):
+        check_length(lm, "An item", len(ids), more)
     start = Branches(lm, plans)
+    shared = _in_common(prompts, [1] * len(prompts) if wanted is None else wanted)
+    if not start.can_move:
+        shared = 0
     if shared:
-        start.read(*pad(lm, [prompts[0][:shared]], "left"))
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    while order:
-        rows = _fitting(order, [len(prompts[i]) + room[i] for i in order], tokens_at_once)
-        order = order[len(rows) :]
-        branches = start.select(torch.zeros(len(rows), dtype=torch.long, device=lm.device))
-        states = branches.read(*pad(lm, [prompts[i][shared:] for i in rows], "left"))
+        start.read(*lm.pad([prompts[0][:shared]]))
+    sizes = [len(ids) + more for ids, more in zip(prompts, room)]
+    for rows in in_batches(sizes, tokens=tokens_at_once):
+        longest = max(len(prompts[i]) for i in rows)
+        # All ends meet on the right. A shorter prompt's beginning is moved there too, so that no
+        # padding comes between, and the few tokens of it that have no place are read again.
+        rest = longest - shared
+        shift = torch.tensor([longest - len(prompts[i]) for i in rows], device=lm.device)
+        branches = start.select(torch.zeros_like(shift), shift if shared else None)
+        states = branches.read(*lm.pad([prompts[i][-rest:] for i in rows]))
         yield Batch(rows, branches, states)
-
-
-def pad(lm: LanguageModel, rows: Sequence[Ids], side: str) -> tuple[Tensor, Tensor]:
-    """Token ids and mask [rows, longest], padded at the "left" or "right"."""
-    longest = max(map(len, rows))
-    ids = torch.full((len(rows), longest), lm.pad_id)
-    mask = torch.zeros(len(rows), longest, dtype=torch.long)
-    for number, row in enumerate(rows):
-        place = slice(longest - len(row), None) if side == "left" else slice(0, len(row))
-        ids[number, place] = torch.tensor(row, dtype=torch.long)
-        mask[number, place] = 1
-    return ids.to(lm.device), mask.to(lm.device)
 
 
 def _in_common(prompts: Sequence[Ids], wanted: Sequence[int]) -> int:
@@ -83,23 +74,3 @@ def common_start(rows: Sequence[Ids], most: int) -> int:
     """How many tokens, at `most`, all rows begin with."""
     low, high = min(rows, default=()), max(rows, default=())  # what these share, all between do
     return next((k for k in range(most) if low[k] != high[k]), most)
-
-
-def _fitting(order: list[int], sizes: list[int], tokens_at_once: int) -> list[int]:
-    """As many of `order` as stay below `tokens_at_once` when padded alike, at least one."""
-    longest = 0
-    for count, size in enumerate(sizes):
-        longest = max(longest, size)
-        if count and longest * (count + 1) > tokens_at_once:
-            return order[:count]
-    return order
-
-
-def _check_length(lm: LanguageModel, prompts: Sequence[Ids], room: Sequence[int]) -> None:
-    limit = getattr(lm.model.config.get_text_config(), "max_position_embeddings", None)
-    longest = max((len(ids) + more for ids, more in zip(prompts, room)), default=0)
-    if limit is not None and longest > limit:
-        raise ClasError(
-            f"An item needs {longest} tokens with its answer, but {lm.name} reads {limit}: "
-            "choose shorter items, or fewer examples before them."
-        )

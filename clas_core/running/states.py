@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import ClasError
 from ..model.architecture import Encoded, LanguageModel
-from ..model.taps import Tap, tapped
-from ..steering.plan import SteeringPlan, steered
 from ..text.corpus import ParallelCorpus
-
-Progress = Callable[[int, int], None]
+from .batch import Plan, Progress, check_length, in_batches
+from .trace import Trace, reruns
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,16 +45,20 @@ def layer_index(layer: int, num_layers: int) -> int:
 def hidden_states(
     lm: LanguageModel,
     corpus: ParallelCorpus | Sequence[str],
-    plan: SteeringPlan | None = None,
+    plan: Plan = None,
     *,
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> HiddenStates:
-    """Run the model under `plan` over a corpus, or over plain texts (label "", a group each)."""
+    """Run the model under `plan` over a corpus, or over plain texts (label "", a group each).
+
+    `batch_size`: texts a forward. `progress(done, total)` counts texts. Raises ClasError for no
+    texts, and for one that is longer than the model reads.
+    """
     texts, labels, groups = _flatten(corpus)
     pooled = torch.empty(lm.num_layers + 1, len(texts), lm.hidden_size)
     for batch in _batches(lm, texts, batch_size, progress):
-        _run(lm, plan, batch, pooled)
+        _fill(pooled, batch, batch.run(lm, plan))
     return HiddenStates(pooled, labels, groups)
 
 
@@ -65,7 +66,8 @@ class BridgeCache:
     """The states before block `start`, kept, so that a plan on later blocks reruns only those.
 
     Costs memory of texts * tokens * hidden in the model's dtype. `unsteered` holds the states
-    of the one full pass that filled it.
+    of the one full pass that filled it. Where a model's blocks can't be called on their own, every
+    plan runs all of them: slower, and the same numbers.
     """
 
     unsteered: HiddenStates
@@ -85,15 +87,20 @@ class BridgeCache:
         pooled = torch.empty(lm.num_layers + 1, len(texts), lm.hidden_size)
         self._lm = lm
         self._start = start
-        self._batches: list[tuple[_Batch, Tensor, list[_Call]]] = []
+        self._batches: list[tuple[_Batch, Trace]] = []
         for batch in _batches(lm, texts, batch_size, progress):
-            hidden, calls = _run(lm, None, batch, pooled)
-            self._batches.append((batch, hidden[start], calls[start:]))
+            trace = batch.run(lm, None)
+            _fill(pooled, batch, trace)
+            trace.forget_below(start)
+            self._batches.append((batch, trace))
         self.unsteered = HiddenStates(pooled, labels, groups)
 
     @torch.inference_mode()
-    def states(self, plan: SteeringPlan | None, layer: int = -1) -> Tensor:
-        """The points [sentences, hidden] at `layer` under `plan`, as `hidden_states` has them."""
+    def states(self, plan: Plan, layer: int = -1) -> Tensor:
+        """The points [sentences, hidden] at `layer` under `plan`, as `hidden_states` has them.
+
+        Raises ClasError for a layer that isn't there, and for a plan on blocks below `start`.
+        """
         layer = layer_index(layer, self._lm.num_layers)
         if plan is not None and any(touched < self._start for touched in plan.layers):
             raise ClasError(
@@ -103,12 +110,12 @@ class BridgeCache:
         if plan is None or layer <= self._start:
             return self.unsteered.pooled[layer]
         points = torch.empty_like(self.unsteered.pooled[layer])
-        blocks = self._lm.blocks[self._start : layer]
-        with steered(self._lm, plan):
-            for batch, hidden, calls in self._batches:
-                for block, call in zip(blocks, calls):
-                    hidden = _first(block(hidden, *call.args, **call.kwargs))
-                points[batch.rows] = _pool(hidden, batch.encoded.content)
+        for batch, trace in self._batches:
+            if reruns(self._lm):
+                hidden = trace.rerun(plan, self._start, layer)
+            else:
+                hidden = batch.run(self._lm, plan).stream[layer]
+            points[batch.rows] = _pool(hidden, batch.encoded.content)
         return points
 
 
@@ -117,13 +124,8 @@ class _Batch:
     rows: list[int]  # where its texts stand among all
     encoded: Encoded  # right padded
 
-
-@dataclass(frozen=True)
-class _Call:
-    """What a block was called with besides the hidden states."""
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    def run(self, lm: LanguageModel, plan: Plan) -> Trace:
+        return Trace(lm).run(plan, self.encoded.input_ids, self.encoded.attention_mask)
 
 
 def _flatten(
@@ -148,55 +150,23 @@ def _batches(
     lm: LanguageModel, texts: list[str], batch_size: int, progress: Progress | None
 ) -> Iterator[_Batch]:
     """Batches of texts of like length; reports progress in texts as each one is done."""
-    order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
-    for begin in range(0, len(order), batch_size):
-        rows = order[begin : begin + batch_size]
-        yield _Batch(rows, lm.encode([texts[row] for row in rows]))
+    done = 0
+    for rows in in_batches([len(text) for text in texts], rows=batch_size):
+        encoded = lm.encode([texts[row] for row in rows])
+        check_length(lm, "A sentence", encoded.input_ids.shape[1])
+        yield _Batch(rows, encoded)
+        done += len(rows)
         if progress:
-            progress(begin + len(rows), len(order))
+            progress(done, len(texts))
+
+
+def _fill(pooled: Tensor, batch: _Batch, trace: Trace) -> None:
+    """Put a batch's states into `pooled` [layers + 1, sentences, hidden]."""
+    for layer, hidden in enumerate(trace.stream):
+        pooled[layer, batch.rows] = _pool(hidden, batch.encoded.content)
 
 
 @torch.inference_mode()
-def _run(
-    lm: LanguageModel, plan: SteeringPlan | None, batch: _Batch, pooled: Tensor
-) -> tuple[list[Tensor], list[_Call]]:
-    """One forward, which fills `pooled` [layers + 1, sentences, hidden].
-
-    Returns the residual stream [batch, tokens, hidden] at each of these layers, and each block's
-    call.
-    """
-    recorder = _Recorder(lm.num_layers - 1)
-    # `steered` comes first: it acts before the recorder sees the last block's output.
-    with steered(lm, plan), tapped(lm, recorder):
-        lm.model.base_model(**batch.encoded.inputs, use_cache=False)
-    for layer, hidden in enumerate(recorder.stream):
-        pooled[layer, batch.rows] = _pool(hidden, batch.encoded.content)
-    return recorder.stream, recorder.calls
-
-
-class _Recorder(Tap):
-    """Keeps each block's call, and the residual stream before every block and after the last."""
-
-    def __init__(self, last: int) -> None:
-        self._last = last
-        self.stream: list[Tensor] = []
-        self.calls: list[_Call] = []
-
-    def call(self, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        kwargs = dict(kwargs)
-        self.stream.append(args[0] if args else kwargs.pop("hidden_states"))
-        self.calls.append(_Call(args[1:], kwargs))
-
-    def hidden(self, layer: int, hidden: Tensor) -> None:
-        if layer == self._last:
-            self.stream.append(hidden)
-
-
-def _first(output: Any) -> Tensor:
-    """A block's hidden states: some families return a tuple that begins with them."""
-    return output[0] if isinstance(output, tuple) else output
-
-
 def _pool(hidden: Tensor, content: Tensor) -> Tensor:
     """Mean over the tokens of content: [batch, tokens, hidden] -> [batch, hidden], fp32, CPU."""
     weight = content.to(torch.float32)[..., None]

@@ -11,9 +11,9 @@ from typing import Any
 
 from ..evaluation.tasks.scoring import contains, exact_match, token_f1, words
 from ..model.architecture import LanguageModel
-from ..running.generation import generate_batch
+from ..running.answers import generate_batch
+from ..running.batch import Progress
 from ..running.likelihood import log_likelihoods, tokenise
-from ..running.reading import Progress
 from ..text.languages import get_language
 from ..village.grammar import CODES, VERDICTS, Grammar
 from ..village.tasks import NLIItem, QAItem, nli_items, qa_items, render_story
@@ -93,9 +93,7 @@ def score_stories(
 
 
 def _say(lm: LanguageModel, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
-    return generate_batch(
-        lm, prompts, max_new_tokens=max_new_tokens, batch_size=64, stop_at_newline=True
-    )
+    return generate_batch(lm, prompts, max_new_tokens=max_new_tokens, stop_at_newline=True)
 
 
 def story_starts(code: str, count: int, tokenizer: Any, split: str = "test") -> list[str]:

@@ -3,8 +3,8 @@
 import pytest
 from test_branches import make_plan
 
-from clas_core.running.answers import write_answers
-from clas_core.running.generation import generate, generate_batch
+from clas_core.running.answers import generate_batch, write_answers
+from clas_core.running.generation import generate
 from clas_core.steering.plan import SteeringPlan
 
 PROMPTS = ["The cat", "Two birds sit on the old", "It rains", "Who has the book? Anna", "A"]

@@ -5,8 +5,10 @@ import torch
 from tiny import FAMILIES, tiny_model
 
 from clas_core.model.loading import load
-from clas_core.running import branches
+from clas_core.running import branches, trace
 from clas_core.running.branches import Branches, logits
+from clas_core.running.states import BridgeCache, hidden_states
+from clas_core.running.trace import Trace
 from clas_core.steering.plan import LayerPlan, SteeringPlan, steered
 
 TEXTS = ["The cat sleeps in the house.", "It rains.", "Anna gives Tom a red apple."]
@@ -42,19 +44,22 @@ def test_every_family(family, tokenizer):
 
 @pytest.mark.parametrize("whole", [False, True])
 def test_read_in_pieces_and_reordered(tiny_lm, whole):
-    """A shared beginning, then each text's own middle, then an end for some rows twice."""
+    """A shared beginning, then each text's own middle, then an end for some rows twice.
+
+    The shorter middle's beginning is moved to the right, and read again where it found no place.
+    """
     plans = [make_plan(tiny_lm, 1), None, make_plan(tiny_lm, 2, seed=1), make_plan(tiny_lm, 0, 2)]
     start, middles, ends = [1, 50, 51, 52], [[60, 61, 62], [63]], [[70, 71], [72], [73]]
     owners = [1, 0, 1]
     first = Branches(tiny_lm, plans, whole=whole)
     first.read(torch.tensor([start]), torch.ones(1, 4, dtype=torch.long))
-    second = first.select(torch.tensor([0, 0]))
-    second.read(torch.tensor([[60, 61, 62], [0, 0, 63]]), torch.tensor([[1, 1, 1], [0, 0, 1]]))
+    second = first.select(torch.tensor([0, 0]), torch.tensor([0, 2]))
+    second.read(torch.tensor([[60, 61, 62], [51, 52, 63]]), torch.ones(2, 3, dtype=torch.long))
     third = second.select(torch.tensor(owners))
     found = third.read(
         torch.tensor([[70, 71], [72, 0], [73, 0]]), torch.tensor([[1, 1], [1, 0], [1, 0]])
     )
-    assert third.mask.tolist()[0] == [1, 1, 1, 1, 0, 0, 1, 1, 1]
+    assert third.mask.tolist()[0] == [0, 0, 1, 1, 1, 1, 1, 1, 1]
     for plan, hidden in zip(plans, found):
         for row, (owner, end) in enumerate(zip(owners, ends)):
             ids = torch.tensor([start + middles[owner] + end])
@@ -72,7 +77,7 @@ def test_a_branch_goes_on_alone(tiny_lm):
     both.read(ids, mask)
     cache = both.cache(plan)
     with torch.inference_mode(), steered(tiny_lm, plan):
-        alone = tiny_lm.model(torch.tensor([[52]]), past_key_values=cache).logits[0, -1]
+        alone = tiny_lm.model(torch.tensor([[52]]), cache=cache).logits[0, -1]
     again = both.read(torch.tensor([[52]]), mask[:, :1])[0]
     torch.testing.assert_close(end_logits(tiny_lm, again)[0], alone, atol=1e-4, rtol=0)
 
@@ -98,15 +103,17 @@ def test_lower_blocks_run_once(tiny_lm):
 
 def test_blocks_that_do_not_replay_are_run_whole(tiny_qwen2, monkeypatch):
     """A model whose blocks can't be called alone is found out, and its numbers are right."""
-    rerun = Branches._rerun
-    monkeypatch.setattr(Branches, "_rerun", lambda *args: rerun(*args) + 1)
-    monkeypatch.setattr(branches, "_able", {})
+    rerun = Trace.rerun
+    monkeypatch.setattr(Trace, "rerun", lambda *args: rerun(*args) + 1)
+    monkeypatch.setattr(trace, "_able", {})
     plan = make_plan(tiny_qwen2, 1)
     encoded = tiny_qwen2.encode(TEXTS[:1])
     hidden = Branches(tiny_qwen2, [plan]).read(encoded.input_ids, encoded.attention_mask)[0]
     wanted = plain_logits(tiny_qwen2, TEXTS[0], plan)
     torch.testing.assert_close(end_logits(tiny_qwen2, hidden)[0], wanted[-1], atol=1e-4, rtol=0)
-    assert branches._able == {tiny_qwen2.model: False}
+    assert trace._able == {tiny_qwen2.model: False}
+    states = BridgeCache(tiny_qwen2, TEXTS, 1).states(plan)
+    assert torch.equal(states, hidden_states(tiny_qwen2, TEXTS, plan).at(-1))
 
 
 def test_logits_in_parts(tiny_gpt2, monkeypatch):

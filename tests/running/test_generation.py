@@ -16,7 +16,9 @@ from clas_core.errors import ClasError
 from clas_core.model.loading import load
 from clas_core.model.prompts import render
 from clas_core.model.streaming import TextStream
-from clas_core.running.generation import _Chooser, generate, generate_batch
+from clas_core.running.answers import generate_batch
+from clas_core.running.decoding import Chooser
+from clas_core.running.generation import generate
 from clas_core.steering.plan import LayerPlan, SteeringPlan
 
 PROMPT = "The cat sleeps"
@@ -106,7 +108,7 @@ def test_noise_depends_on_the_seed_alone(tiny_lm):
 
 def test_gumbel_max_draws_from_the_softmax():
     logits = torch.tensor([2.0, 1.0, 0.0, -1.0, 1.5])
-    choose = _Chooser(temperature=0.7, seed=0)
+    choose = Chooser(temperature=0.7, seed=0)
     draws = torch.stack([choose(logits[None])[0] for _ in range(8000)])
     expected = (logits / 0.7).softmax(-1)
     assert torch.allclose(draws.bincount(minlength=5) / 8000, expected, atol=0.02)  # > 3 sigma
@@ -251,7 +253,7 @@ def test_plain_and_chat_rows_together_equal_each_alone():
     assert together.token_ids == tuple(step.token_ids[0] for step in steps)
     assert together.prompt_ids == tuple(step.prompt_ids[0] for step in steps)
     assert together.token_ids[0] == together.token_ids[2] != together.token_ids[1]
-    texts = generate_batch(lm, prompts, max_new_tokens=12, batch_size=3)
+    texts = generate_batch(lm, prompts, max_new_tokens=12, tokens_at_once=90)
     assert texts == [step.texts[0] for step in steps]
 
 
@@ -314,7 +316,7 @@ def test_batch_keeps_the_order_and_equals_single(tiny_lm):
         prompts,
         strong_plan(),
         max_new_tokens=8,
-        batch_size=3,
+        tokens_at_once=60,
         progress=lambda done, total: seen.append((done, total)),
     )
     single = [last(generate(tiny_lm, p, [strong_plan()], max_new_tokens=8)) for p in prompts]

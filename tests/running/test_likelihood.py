@@ -111,5 +111,5 @@ def test_an_empty_ending_is_refused(tiny_lm):
 
 def test_too_long_an_item_is_refused(tiny_lm):
     question = Question(tuple(range(1, 257)), ((5,),))
-    with pytest.raises(ClasError, match="257 tokens"):
+    with pytest.raises(ClasError, match="256 tokens and 1 new ones exceed the model's 256"):
         log_likelihoods(tiny_lm, [question])

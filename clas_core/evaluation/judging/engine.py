@@ -16,8 +16,8 @@ from ...atlas.atlas import Atlas
 from ...errors import ClasError
 from ...model.architecture import LanguageModel
 from ...running.answers import write_answers
+from ...running.batch import Plans, Progress
 from ...running.likelihood import log_likelihoods, tokenise
-from ...running.reading import Plans, Progress
 from ...running.states import BridgeCache
 from ...steering.plan import SteeringPlan
 from ...steering.recipe import Recipe

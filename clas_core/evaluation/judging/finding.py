@@ -18,7 +18,7 @@ from torch import Tensor
 from ...atlas.atlas import Atlas
 from ...errors import ClasError
 from ...model.architecture import LanguageModel
-from ...running.reading import Progress
+from ...running.batch import Progress
 from ...running.separation import separation_of
 from ...running.states import BridgeCache
 from ...steering.plan import SteeringPlan

@@ -21,7 +21,7 @@ from ...atlas.atlas import Atlas
 from ...errors import ClasError
 from ...model.architecture import LanguageModel
 from ...model.loading import load
-from ...running.reading import Progress
+from ...running.batch import Progress
 from ...steering.recipe import Recipe
 from .engine import Cell, Column, Work, predict, run
 from .items import Split
