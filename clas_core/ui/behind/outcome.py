@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from ...evaluation.telling.report import write_report
 from ...evaluation.telling.tables import from_json, to_csv, to_json, to_latex
 from ...evaluation.telling.verdict import headline, verdict
 from ...steering.recipe import Recipe
-from ...studies.settings import SEARCH
 
 _FOLDER = "clas-measure-"
 
@@ -72,7 +71,7 @@ class Outcome:
 
 
 def read_outcome(measured: Path, settings: Mapping[str, Any]) -> Outcome:
-    """The embedded model's, from the two files that `village.measured` writes."""
+    """The embedded model's, from the two files that `clas_core.studies measure` writes."""
     text = measured.read_text("utf-8")
     findings = tuple(
         Finding(
@@ -107,6 +106,9 @@ def told(outcome: Outcome) -> str:
 
 
 def _tried(row: Mapping[str, Any]) -> Tried:
-    recipe = Recipe(**{name: row[name] for name in SEARCH})
+    """A row of the stored sweep: fields of a recipe, and the gain it brought."""
+    names = {field.name for field in fields(Recipe)}
+    changed = {name: value for name, value in row.items() if name in names}
     gain = Interval(row["estimate"], row["low"], row["high"])
-    return Tried(" ".join(f"{name}={row[name]}" for name in SEARCH), recipe, gain)
+    label = " ".join(f"{name}={value}" for name, value in changed.items())
+    return Tried(label, Recipe(**changed), gain)
