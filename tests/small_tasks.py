@@ -20,8 +20,11 @@ from clas_core.evaluation.judging.items import (
     TextItem,
     Validation,
 )
+from clas_core.steering.recipe import Recipe
 
 LANGUAGES = tuple(SENTENCES)
+# Steers the tiny models so hard that scores move.
+RECIPE = Recipe(alpha=2.0, beta=2.0, gamma=-1.0, tau=0.3, shared_from=2, layers=(1, 3))
 METRICS = {
     "choice": ("accuracy", "log_p"),
     "generate": ("length",),

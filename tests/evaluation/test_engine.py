@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from chats import LLAMA3, chat_lm
-from small_tasks import SmallTask
-from test_likelihood import plain
+from oracles import plain
+from small_tasks import RECIPE, SmallTask
 
 from clas_core.atlas.atlas import Atlas
 from clas_core.errors import ClasError
@@ -32,7 +32,6 @@ from clas_core.running.states import hidden_states
 from clas_core.steering.recipe import Recipe
 from clas_core.text.corpus import ParallelCorpus
 
-RECIPE = Recipe(alpha=2.0, beta=2.0, gamma=-1.0, tau=0.3, shared_from=2, layers=(1, 3))
 ROWS = standard_rows(with_baselines(RECIPE), controls=2)
 KINDS = ("choice", "generate", "text", "states")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 from sklearn.metrics import silhouette_samples
-from test_engine import RECIPE
+from small_tasks import RECIPE
 
 from clas_core.atlas.atlas import Atlas
 from clas_core.errors import ClasError

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from test_engine import RECIPE
+from small_tasks import RECIPE
 from tiny import SENTENCES
 
 from clas_core.atlas.atlas import Atlas

@@ -3,8 +3,7 @@
 import json
 
 import pytest
-from small_tasks import SmallTask
-from test_engine import RECIPE
+from small_tasks import RECIPE, SmallTask
 
 from clas_core.atlas.atlas import Atlas
 from clas_core.errors import ClasError

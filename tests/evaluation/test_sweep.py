@@ -6,8 +6,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_tasks import SmallTask
-from test_engine import RECIPE
+from small_tasks import RECIPE, SmallTask
 
 from clas_core.atlas.atlas import Atlas
 from clas_core.errors import ClasError

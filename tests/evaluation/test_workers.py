@@ -1,8 +1,7 @@
 """Processes find what one process finds; a cluster too."""
 
 import pytest
-from small_tasks import SmallTask
-from test_engine import RECIPE
+from small_tasks import RECIPE, SmallTask
 
 from clas_core.atlas.atlas import Atlas
 from clas_core.errors import ClasError

@@ -1,7 +1,7 @@
 """Answers under several plans, against the decode loop one plan at a time."""
 
 import pytest
-from test_branches import make_plan
+from oracles import make_plan
 
 from clas_core.running.answers import generate_batch, write_answers
 from clas_core.running.generation import generate

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import pytest
 import torch
-from test_branches import make_plan
+from oracles import make_plan
 from tiny import FAMILIES, make_tokenizer, tiny_model
 from transformers import AutoConfig
 

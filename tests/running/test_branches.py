@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from oracles import make_plan
 from tiny import FAMILIES, tiny_model
 
 from clas_core.model.loading import load
@@ -9,16 +10,9 @@ from clas_core.running import branches, trace
 from clas_core.running.branches import Branches, logits
 from clas_core.running.states import BridgeCache, hidden_states
 from clas_core.running.trace import Trace
-from clas_core.steering.plan import LayerPlan, SteeringPlan, steered
+from clas_core.steering.plan import SteeringPlan, steered
 
 TEXTS = ["The cat sleeps in the house.", "It rains.", "Anna gives Tom a red apple."]
-
-
-def make_plan(lm, layer, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    scale = 2 * torch.rand(lm.widths[layer], generator=generator)
-    shift = 0.1 * torch.randn(lm.hidden_size, generator=generator)
-    return SteeringPlan({layer: LayerPlan(scale, None, shift)})
 
 
 def plain_logits(lm, text, plan):

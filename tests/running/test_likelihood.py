@@ -1,24 +1,12 @@
 """Log-likelihoods of endings, against whole sequences scored one by one."""
 
 import pytest
-import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from test_branches import make_plan
+from oracles import make_plan, plain
 
 from clas_core.errors import ClasError
 from clas_core.running.likelihood import Question, log_likelihoods, tokenise
-from clas_core.steering.plan import steered
-
-
-def plain(lm, prompt, ending, plan=None):
-    """Sum of log p over the ending, in one forward of prompt and ending."""
-    ids = torch.tensor([[*prompt, *ending]])
-    with torch.inference_mode(), steered(lm, plan):
-        log_p = lm.model(ids).logits[0].double().log_softmax(-1)
-    places = range(len(prompt) - 1, len(prompt) + len(ending) - 1)
-    return sum(float(log_p[k, token]) for k, token in zip(places, ending))
-
 
 QUESTIONS = [
     Question((1, 40, 41, 42), ((50, 51), (52,), (53, 54, 55))),
