@@ -8,7 +8,7 @@ from typing import Any
 from ..text.languages import get_language
 from ..village.data import FORMATS, SHARES
 from ..village.train import Settings
-from .scores import Scores, table
+from .scores import LanguageScores, table
 
 _CARD = """\
 ---
@@ -86,7 +86,7 @@ def neurons_table(counts: Sequence[Sequence[int]]) -> str:
 def card(
     model: Any,
     settings: Settings,
-    scores: Mapping[str, Scores],
+    scores: Mapping[str, LanguageScores],
     items: int,
     counts: Sequence[Sequence[int]],
     tau: float,

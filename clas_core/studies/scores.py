@@ -21,7 +21,7 @@ from ..village.world import stories
 
 
 @dataclass(frozen=True)
-class Scores:
+class LanguageScores:
     """One language's figures, each a share in [0, 1].
 
     QA: `exact`, token `f1` and `asked` (the asked-for words stand in the answer). NLI: `nli`
@@ -43,15 +43,15 @@ def evaluate(
     items: int = 300,
     split: str = "test",
     progress: Progress | None = None,
-) -> dict[str, Scores]:
-    """`Scores` of every language on `items` items a task. The same items in every language."""
+) -> dict[str, LanguageScores]:
+    """Every language's figures on `items` items a task, the same items in every language."""
     questions, statements = qa_items(split, items), nli_items(split, items)
     result = {}
     for done, code in enumerate(codes):
         qa = score_qa(lm, code, questions)
         told = score_stories(lm, code, items // 3, split)
         nli = mean(nli_hits(lm, code, statements))
-        result[code] = Scores(**qa, nli=nli, **told)
+        result[code] = LanguageScores(**qa, nli=nli, **told)
         if progress:
             progress(done + 1, len(codes))
     return result
@@ -152,7 +152,7 @@ def identify(text: str, expected: str) -> str:
     return expected if known[expected] == best else max(CODES, key=lambda code: known[code])
 
 
-def table(scores: dict[str, Scores]) -> str:
+def table(scores: dict[str, LanguageScores]) -> str:
     """The scores as a Markdown table, in percent."""
     names = list(asdict(next(iter(scores.values()))))
     lines = ["| language | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]

@@ -44,11 +44,11 @@ class GrammarError(ClasError):
 
 
 @dataclass(frozen=True)
-class Rendered:
-    """A sentence and the asked-for words in it (empty unless it is an answer)."""
+class Answer:
+    """The answer to a question: a whole sentence, and the asked-for words in it."""
 
     text: str
-    asked: str = ""
+    asked: str
 
 
 class Grammar:
@@ -147,13 +147,13 @@ class Grammar:
         asks = self.questions[question.kind]["ask"]
         return self.fill(asks[wording % len(asks)], question.fillers)
 
-    def answer(self, question: Question) -> Rendered:
+    def answer(self, question: Question) -> Answer:
         """The full-sentence answer and the asked-for words in it."""
         marked = self.fill(self.questions[question.kind]["answer"], question.fillers)
         asked = re.search(r"\[(.*?)\]", marked)
         if asked is None:
             raise GrammarError(f"{self.code}: the answer of {question.kind} marks no [words]")
-        return Rendered(marked.replace("[", "").replace("]", ""), asked[1])
+        return Answer(marked.replace("[", "").replace("]", ""), asked[1])
 
     def verdict_prompt(self, statement: str) -> str:
         return self.inference["ask"].replace("{statement}", statement)
