@@ -45,20 +45,20 @@ bench: $(VENV)/.test
 
 # The embedded model from its seeds: hours on two cores, minutes with a GPU; resumes when killed.
 model: $(VENV)/.app
-	$(BIN)/python -m clas_core.studies model --run $(RUN)
+	$(BIN)/python -m clas_core.village model --run $(RUN)
 	$(MAKE) assets
 
 # A miniature of it, in under three minutes, into runs/mini.
 mini: $(VENV)/.app
-	$(BIN)/python -m clas_core.studies model --preset mini --run runs/mini --out runs/mini/model
+	$(BIN)/python -m clas_core.village model --preset mini --run runs/mini --out runs/mini/model
 
 # Everything measured on the embedded model: atlas, settings, card,
 # layouts, first screen.
 assets: $(VENV)/.app
-	$(BIN)/python -m clas_core.studies corpus
+	$(BIN)/python -m clas_core.village corpus
 	$(BIN)/python -m clas_core.studies measure
 	$(BIN)/python -m clas_core.studies card
-	$(BIN)/python -m clas_core.studies.first_screen
+	$(BIN)/python -m clas_core.studies first-screen
 
 clean:
 	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

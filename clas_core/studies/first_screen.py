@@ -1,8 +1,7 @@
-"""`python -m clas_core.studies.first_screen`: what the page opens with, from a live run."""
+"""What the page opens with, stored from a live run."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import threading
 from typing import Any
@@ -16,7 +15,10 @@ PATH = VILLAGE / "first_screen.json"
 
 
 def first_screen(studio: Studio) -> dict[str, Any]:
-    """The first example of the page's default language, run with the page's defaults."""
+    """The first example of the page's default language, run with the page's defaults, as data.
+
+    Raises ClasError for a language without examples.
+    """
     ready = studio.examples(studio.fallback)
     if not ready:
         raise ClasError(f"There is no example in {studio.fallback!r} to open the page with.")
@@ -26,14 +28,10 @@ def first_screen(studio: Studio) -> dict[str, Any]:
     return {"language": studio.fallback, "prompt": ready[0], "view": view}
 
 
-def main() -> None:
-    argparse.ArgumentParser(description=__doc__).parse_args()
+def write_first_screen() -> None:
+    """Write the first screen of the embedded model, and the layouts of its map, under assets."""
     studio = Studio.open(read_profile("local"))
     text = json.dumps(first_screen(studio), ensure_ascii=False, indent=1) + "\n"
     with replacing(PATH) as scratch:
         scratch.write_text(text, "utf-8")
     studio.mapper.save_layouts()
-
-
-if __name__ == "__main__":
-    main()

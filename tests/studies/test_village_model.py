@@ -23,6 +23,7 @@ from clas_core.studies.scores import (
     split_story,
     story_starts,
 )
+from clas_core.village.corpus import write_corpus
 from clas_core.village.grammar import CODES, Grammar
 from clas_core.village.tasks import nli_items, qa_items
 
@@ -61,8 +62,6 @@ def test_no_script_falls_apart_into_bytes(village):
 
 
 def test_the_bundled_corpus_is_the_grammar_s_own(tmp_path):
-    from clas_core.studies.__main__ import write_corpus
-
     write_corpus(tmp_path / "again.tsv")
     assert (tmp_path / "again.tsv").read_bytes() == (
         ASSETS / "corpora" / "village.tsv"
