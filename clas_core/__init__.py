@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .evaluation.judging.registering import register_when_imported
+from .version import __version__ as __version__
 
 if TYPE_CHECKING:  # the same names, for editors and type checkers
     from .atlas.atlas import Atlas as Atlas
@@ -70,8 +71,6 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from .text.languages import get_language as get_language
     from .text.report import CorpusReport as CorpusReport
     from .text.report import check_corpus as check_corpus
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "atlas.atlas": "Atlas",

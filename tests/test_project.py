@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from clas_core.version import __version__
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 
@@ -20,6 +22,11 @@ def test_requirements_are_those_of_the_package():
     block = re.search(r"^dependencies = \[\n(.*?)^\]", project, re.S | re.M)[1]
     wanted = {re.match(r'\s*"([^"]+)"', line)[1] for line in block.splitlines()}
     assert _requirements((ROOT / "requirements.txt").read_text().splitlines()) == wanted
+
+
+def test_the_version_is_told_once():
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    assert re.search(r'^version = "(.*)"$', project, re.M)[1] == __version__
 
 
 def test_front_matter_is_a_space_card():

@@ -13,12 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from ... import __version__
 from ...atlas.atlas import Atlas
 from ...atlas.cache import fingerprint
 from ...errors import ClasError
 from ...model.architecture import LanguageModel
 from ...paths import replacing
+from ...version import __version__
 from .engine import Cell, Column
 from .items import Items, Scores, Split, only
 
