@@ -104,7 +104,7 @@ class BridgeCache:
         layer = layer_index(layer, self._lm.num_layers)
         if plan is not None and any(touched < self._start for touched in plan.layers):
             raise ClasError(
-                f"This cache starts at layer {self._start}, but the plan steers layer "
+                f"This cache starts at layer {self._start} (from 0), but the plan steers layer "
                 f"{min(plan.layers)}; build the cache from there."
             )
         if plan is None or layer <= self._start:

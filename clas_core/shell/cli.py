@@ -62,6 +62,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     # Of fewer languages than the recipe is for, all.
     shared_from = min(recipe.shared_from or len(atlas.languages), len(atlas.languages))
     selection = select(atlas, tau=recipe.tau, shared_from=shared_from, mode=recipe.tau_mode)
+    print("Neurons by category; layers count from 0:")
     print(f"{'layer':>5} {'dead':>7} {'specific':>8} {'partial':>7} {'shared':>7}")
     for layer, (dead, specific, partial, shared) in enumerate(selection.counts().tolist()):
         print(f"{layer:>5} {dead:>7} {specific:>8} {partial:>7} {shared:>7}")

@@ -38,7 +38,8 @@ def add_commands(commands: Any, with_recipe: Make) -> None:
         nargs="+",
         required=True,
         metavar="FIELD=VALUES",
-        help="such as alpha=0.5,1,2 tau=0.1,0.2 layers=6-8,4-8; with --random also alpha=0..2",
+        help="such as alpha=0.5,1,2 tau=0.1,0.2 layers=6-8,4-8 (counted from 0, "
+        "without the second); with --random also alpha=0..2",
     )
     sweep.add_argument("--random", type=int, help="draw so many settings instead of all (--seed)")
     sweep.add_argument("--together", type=int, default=8, help="settings that share a forward")

@@ -24,7 +24,9 @@ def _layers(text: str) -> tuple[int, int]:
         start, end = text.split("-")
         return int(start), int(end)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form 6-8") from error
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not of the form 6-8 (layers 6 and 7, from 0)"
+        ) from error
 
 
 RECIPE_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {  # field: type, help
@@ -42,7 +44,7 @@ RECIPE_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {  # field: type, 
     "tau_mode": (str, "absolute, or quantile of each layer"),
     "shared_from": (int, "a neuron is shared from this many languages on (default: all)"),
     "specific": (str, "which specific neurons gamma reaches: any, target or others"),
-    "layers": (_layers, "steer layers A up to, not with, B: 6-8"),
+    "layers": (_layers, "steer layers A up to, not with, B, counted from 0: 6-8 is 6 and 7"),
     "target": (str, "language to steer for"),
     "chat": (str, "the model's chat template: on, off or auto (on for chat models)"),
     "system": (str, "system prompt of the chat"),

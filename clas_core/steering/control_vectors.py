@@ -65,14 +65,14 @@ def write_control_vector(plan: SteeringPlan, path: str | Path, model_type: str) 
             if tensor is not None and (tensor != neutral).any():
                 raise ClasError(
                     f"A control vector only shifts the residual stream, but this plan has a {part} "
-                    f"of neurons in layer {index}: bake the plan into a checkpoint instead."
+                    f"of neurons in layer {index} (from 0): bake it into a checkpoint instead."
                 )
     shifts = {i: p.shift for i, p in plan.layers.items() if p.shift is not None and p.shift.any()}
     if not shifts:
         raise ClasError("This plan shifts nothing: choose one with a residual shift.")
     if 0 in shifts:
         raise ClasError(
-            "A control vector has no place for layer 0: shift after layer 1 or a later one."
+            "A control vector has no place for layer 0, the first: shift after a later one."
         )
     data = _write({i: shift.numpy() for i, shift in shifts.items()}, model_type)
     with replacing(path) as scratch:

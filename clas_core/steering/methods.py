@@ -2,7 +2,8 @@
 
 Every method has a strength `alpha`: its plan at strength 0 does nothing, at 1 it is the full
 method, and in between and beyond `h' = (1 - alpha) h + alpha full(h)`. Steered layers are a
-half-open range (first, end); None means the bridge layers, the model's last quarter.
+half-open range (first, end), counted from 0; None means the bridge layers, the model's last
+quarter.
 """
 
 from __future__ import annotations
@@ -212,7 +213,7 @@ def _plan(
     if not 0 <= first < end <= atlas.num_layers:
         raise ClasError(
             f"Layers ({first}, {end}) don't fit: choose a half-open range within "
-            f"(0, {atlas.num_layers})."
+            f"(0, {atlas.num_layers}), counted from 0."
         )
     layers = {}
     for layer in range(first, end):

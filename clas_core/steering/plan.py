@@ -135,8 +135,8 @@ class SteeringPlan:
                 size = lm.hidden_size if part == "shift" else lm.widths[index]
                 if tensor is not None and len(tensor) != size:
                     raise ClasError(
-                        f"The plan's {part} in layer {index} has {len(tensor)} entries, but "
-                        f"{lm.name} has {size}: make the plan for this model."
+                        f"The plan's {part} in layer {index} (from 0) has {len(tensor)} entries, "
+                        f"but {lm.name} has {size}: make the plan for this model."
                     )
 
     def save(self, path: str | Path) -> None:

@@ -186,7 +186,7 @@ def plan_from_vectors(
     if not 0 <= first < end <= len(vectors):
         raise ClasError(
             f"Layers ({first}, {end}) don't fit: choose a half-open range within "
-            f"(0, {len(vectors)})."
+            f"(0, {len(vectors)}), counted from 0."
         )
     if unit:
         vectors = torch.nn.functional.normalize(vectors, dim=1)
@@ -269,12 +269,12 @@ def _vectors_in(path: str | Path) -> Any:
 def _indices(path: str | Path, indices: Any, layer: int, width: int) -> torch.Tensor:
     """Neuron numbers within a layer, [named] int64."""
     if not _is_plain(indices) or indices.ndim != 1 or indices.dtype != torch.int64:
-        raise ClasError(f"{path} has something else than neuron numbers in layer {layer}.")
+        raise ClasError(f"{path} has something else than neuron numbers in layer {layer} (from 0).")
     # The count first: a few bytes can claim a tensor of any length.
     if len(indices) > width or not ((indices >= 0) & (indices < width)).all():
         raise ClasError(
-            f"{path} names neurons beyond the {width} of layer {layer}: choose the file of this "
-            "model."
+            f"{path} names neurons beyond the {width} of layer {layer} (from 0): choose the "
+            "file of this model."
         )
     return indices
 

@@ -51,10 +51,11 @@ _LATER = ("chat", "system")  # not in the hash at their defaults: older recipes 
 class Recipe:
     """What to run on what, and how. Checked when made; every field is a plain value.
 
-    `layers` is half-open; None there and in `shared_from` and `source` means the default of the
-    method (the last quarter, all languages, English or none). `lam` is language arithmetic's
-    lambda. A method reads only the fields it has. `corpus` is a bundled name or a path. `chat` and
-    `system` are as in `prompts.render`.
+    `layers` counts from 0 and is half-open, so (6, 8) is 6 and 7; None there
+    and in `shared_from` and `source` means the default of the method (the last quarter, all
+    languages, English or none). `lam` is language arithmetic's lambda. A method reads only the
+    fields it has. `corpus` is a bundled name or a path. `chat` and `system` are as in
+    `prompts.render`.
     """
 
     model: str = "village"
@@ -162,7 +163,7 @@ atlas = clas.Atlas.measure(lm, corpus)
 selection = clas.select(
     atlas, tau={self.tau!r}, shared_from={self.shared_from!r}, mode={self.tau_mode!r}
 )
-method = {_code(self.steering)}
+method = {_code(self.steering)}  # layers count from 0, without the second
 plan = method.plan(atlas, selection, target={self.target!r})
 
 prompt = clas.render(lm, {self.prompt!r}, chat={self.chat!r}, system={self.system!r})
@@ -241,7 +242,10 @@ def _layers(value: Any) -> tuple[int, int]:
     except (TypeError, ValueError, OverflowError):
         whole = False
     if not whole or not 0 <= start < end:
-        raise ClasError(f"layers must be two whole numbers such as 6 and 8, not {value!r}.")
+        raise ClasError(
+            "layers must be two whole numbers such as 6 and 8 (layers 6 and 7, counted from 0), "
+            f"not {value!r}."
+        )
     return int(start), int(end)
 
 

@@ -52,8 +52,8 @@ Command: `python -m clas_core.studies card`.
 
 ## Neurons
 
-Neurons by category and layer on the village's parallel sentences, at tau = {tau} and shared from
-all {count} languages.
+Neurons by category and layer (counted from 0) on the village's parallel sentences, at tau = {tau}
+and shared from all {count} languages.
 
 {neurons}
 """

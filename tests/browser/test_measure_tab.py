@@ -51,7 +51,7 @@ def test_a_chosen_setting_can_be_taken_over(open_page: Callable[..., Page]) -> N
     expect(page.locator("#measure-heat .plotly-panel-plot svg").first).to_be_visible()
     page.get_by_role("button", name="Use the suggested setting").click()
     expect(page.locator("#strength output")).not_to_have_text("1.40")
-    expect(page.locator("#summary")).to_contain_text("In layer 3:")
+    expect(page.locator("#summary")).to_contain_text("In layer 3 of 3:")
 
 
 def test_cancel_keeps_the_page_and_measure_goes_on(open_page: Callable[..., Page]) -> None:

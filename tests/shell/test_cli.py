@@ -54,7 +54,8 @@ def test_measure(place, common, atlas, tiny_lm, tiny_corpus, capsys):
     options = ["--languages", "sw,en", "--sentences", "2", "--out", str(out)]
     assert main(["measure", *common, *options]) == 0
     assert Atlas.load(out).languages == ("sw", "en")
-    *table, last = capsys.readouterr().out.splitlines()
+    head, *table, last = capsys.readouterr().out.splitlines()
+    assert head.endswith("layers count from 0:")
     assert table[0].split() == ["layer", "dead", "specific", "partial", "shared"]
     for layer, row in enumerate(table[1:]):
         number, *counts = map(int, row.split())

@@ -285,8 +285,8 @@ def test_foreign_files_are_refused(tmp_path) -> None:
     ("plan", "message"),
     [
         (SteeringPlan({3: LayerPlan()}), "has layers 0 to 2"),
-        (SteeringPlan({0: LayerPlan(scale=torch.ones(65))}), "scale in layer 0 has 65 entries"),
-        (SteeringPlan({0: LayerPlan(shift=torch.ones(64))}), "shift in layer 0 has 64 entries"),
+        (SteeringPlan({0: LayerPlan(scale=torch.ones(65))}), r"scale in layer 0 \(from 0\) has 65"),
+        (SteeringPlan({0: LayerPlan(shift=torch.ones(64))}), r"shift in layer 0 \(from 0\) has 64"),
     ],
 )
 def test_plans_of_other_models_are_refused(tiny_lm, plan, message) -> None:

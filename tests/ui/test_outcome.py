@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -36,6 +37,7 @@ def test_the_page_opens_with_what_the_sweep_suggests(outcome) -> None:
     ranking = outcome.ranking
     gains = [one.gain.estimate for one in ranking.tried]
     assert gains[ranking.best] == max(gains)
+    assert all(re.search(r" layers=\d-\d$", one.name) for one in ranking.tried)  # as in the shell
     assert len(sweep_heatmap(ranking, outcome.num_layers).data[0].y) > 1
 
 

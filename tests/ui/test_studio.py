@@ -229,6 +229,7 @@ def test_every_method_says_what_it_does(studio):
     for method in METHODS:
         made = recipe(studio, method=method)
         assert studio.summary(made).endswith(".")
+        assert f" of {studio.num_layers}" in studio.summary(made)  # layers count from 1
         studio.plan(made)
 
 

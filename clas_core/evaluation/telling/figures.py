@@ -106,7 +106,7 @@ def sweep_heatmap(sweep: Ranking, num_layers: int) -> go.Figure:
                 line={"width": 3, "color": colour},
             )
     figure.update_xaxes(title="strength alpha", type="category", showgrid=False, automargin=True)
-    figure.update_yaxes(title="layers", type="category", showgrid=False, automargin=True)
+    figure.update_yaxes(title="layers, from 1", type="category", showgrid=False, automargin=True)
     return figure
 
 

@@ -178,7 +178,8 @@ def _sweep(sweep: Ranking, num_layers: int) -> Iterable[str]:
     yield (
         f"<p>{len(sweep.tried)} settings on validation items. Best: {escape(best.name)} "
         f"({_gain(best.gain)}). Suggested, the smallest within one standard error of it: "
-        f"{escape(suggested.name)} ({_gain(suggested.gain)}).</p>"
+        f"{escape(suggested.name)} ({_gain(suggested.gain)}). "
+        "In these names layers count from 0, without the second; in the plot from 1.</p>"
     )
     yield _plot(sweep_heatmap(sweep, num_layers))
 

@@ -110,5 +110,6 @@ def _tried(row: Mapping[str, Any]) -> Tried:
     names = {field.name for field in fields(Recipe)}
     changed = {name: value for name, value in row.items() if name in names}
     gain = Interval(row["estimate"], row["low"], row["high"])
-    label = " ".join(f"{name}={value}" for name, value in changed.items())
+    said = {**changed, "layers": "{}-{}".format(*changed["layers"])}
+    label = " ".join(f"{name}={value}" for name, value in said.items())
     return Tried(label, Recipe(**changed), gain)

@@ -204,6 +204,7 @@ class Studio:
         """One line: what these settings reach."""
         first, end = recipe.layers or bridge_layers(self.num_layers)
         where = f"layer {end}" if end - first == 1 else f"layers {first + 1} to {end}"
+        where += f" of {self.num_layers}"
         if recipe.method != "CLAS":
             name, what = inputs.METHODS[recipe.method]
             source = get_language(inputs.anchor(self.codes)).name

@@ -135,7 +135,10 @@ def _steering(studio: Studio, start: dict[str, Any], made: dict[str, Any]) -> No
         label="γ reaches neurons specific to",
     )
     with gr.Row():
-        for name, label in (("first_layer", "Bridge: first layer"), ("last_layer", "last layer")):
+        for name, label in (
+            ("first_layer", "Bridge: first layer, from 1"),
+            ("last_layer", "last one, included"),
+        ):
             made[name] = gr.Number(
                 start[name], label=label, minimum=1, maximum=studio.num_layers, precision=0,
                 min_width=100, elem_id=name.replace("_", "-"),

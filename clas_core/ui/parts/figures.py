@@ -139,8 +139,8 @@ def category_bars(counts: Tensor, bridge: tuple[int, int], chosen: int | None = 
             name=CATEGORY_NAMES[category],
             marker={"color": CATEGORY_COLOURS[category], "line": {"width": 0}},
             customdata=counts[:, category].tolist(),
-            hovertemplate="Layer %{x}: %{customdata} neurons, %{y:.1f} %<extra>%{fullData.name}"
-            "</extra>",
+            hovertemplate=f"Layer %{{x}} of {len(counts)}: %{{customdata}} neurons, %{{y:.1f}} %"
+            "<extra>%{fullData.name}</extra>",
         )
     figure.add_vrect(
         x0=bridge[0] + 0.5,
@@ -169,7 +169,10 @@ def category_bars(counts: Tensor, bridge: tuple[int, int], chosen: int | None = 
         margin={**_MARGIN, "t": 26},
     )
     figure.update_xaxes(
-        title="layer", dtick=1 if len(layers) <= 16 else None, showgrid=False, automargin=True
+        title="layer, from 1",
+        dtick=1 if len(layers) <= 16 else None,
+        showgrid=False,
+        automargin=True,
     )
     figure.update_yaxes(range=[0, 100], ticksuffix=" %", fixedrange=True, automargin=True)
     return figure

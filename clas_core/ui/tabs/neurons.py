@@ -75,11 +75,11 @@ def build_neurons(
         with gr.Column(elem_classes="figure-card", min_width=280):
             with gr.Row():
                 layer = gr.Number(
-                    studio.num_layers, label="Layer", precision=0, minimum=1,
+                    studio.num_layers, label="Layer, from 1", precision=0, minimum=1,
                     maximum=studio.num_layers, min_width=90, elem_id="neuron-layer",
                 )  # fmt: skip
                 neuron = gr.Number(
-                    0, label="Neuron", precision=0, minimum=0,
+                    0, label="Neuron, from 0", precision=0, minimum=0,
                     maximum=studio.lm.num_neurons - 1, min_width=90, elem_id="neuron-number",
                 )  # fmt: skip
             details = markup(elem_id="neuron")
@@ -137,7 +137,10 @@ def views(studio: Studio, recipe: Recipe, layer: Any, neuron: Any) -> list[Any]:
             _mosaic(selection.category[at, :width], index),
             f"Neurons of layer {at + 1}: {shared}",
         ),
-        title(f"Layer {at + 1}, neuron by neuron", f"{shared}; {_window(width, index)}"),
+        title(
+            f"Layer {at + 1} of {studio.num_layers}, neuron by neuron",
+            f"{shared}; {_window(width, index)}",
+        ),
         _details(studio, recipe, at, index),
     ]
 
@@ -193,7 +196,10 @@ def _details(studio: Studio, recipe: Recipe, layer: int, neuron: int) -> str:
             )
         )
     whose = _whose(studio, layer, neuron)
-    heading = title(f"Layer {layer + 1}, neuron {neuron}{whose}: {category}", "the line is τ")
+    heading = title(
+        f"Layer {layer + 1} of {studio.num_layers}, neuron {neuron}{whose}: {category}",
+        "the line is τ",
+    )
     return heading + table(("", "fires on", "mean", ""), rows)
 
 
