@@ -1,3 +1,5 @@
+"""`python -m clas_core`: the commands, as `clas` has them."""
+
 import sys
 
 from .shell.cli import main

@@ -73,6 +73,7 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
 
 
 def open_model(recipe: Recipe) -> LanguageModel:
+    """The model that a recipe names. Raises ClasError if it can't be loaded."""
     return load(recipe.model, dtype=recipe.dtype, revision=recipe.revision)
 
 

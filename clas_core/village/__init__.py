@@ -1,0 +1,1 @@
+"""The embedded world alone: what happens there, how it is told, and its model's training."""

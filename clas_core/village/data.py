@@ -159,6 +159,7 @@ class Pool:
 
     @classmethod
     def join(cls, pools: Iterable[Pool]) -> Pool:
+        """One pool of the documents of all `pools`, in their order."""
         parts = list(pools)
         lengths = np.concatenate([np.diff(part.offsets) for part in parts])
         return cls(
@@ -211,6 +212,7 @@ def build_pools(
 
 
 def save_pools(pools: dict[str, Pool], folder: Path) -> None:
+    """Write the pools into `folder`, three .npy files a language."""
     folder.mkdir(parents=True, exist_ok=True)
     for code, pool in pools.items():
         for name in ("tokens", "weights", "offsets"):
@@ -218,6 +220,7 @@ def save_pools(pools: dict[str, Pool], folder: Path) -> None:
 
 
 def load_pools(folder: Path) -> dict[str, Pool]:
+    """Read what `save_pools` wrote."""
     names = ("tokens", "weights", "offsets")
     return {
         code: Pool(*(np.load(folder / f"{code}.{name}.npy") for name in names)) for code in CODES

@@ -136,6 +136,7 @@ class Grammar:
 
     # -- sentences -------------------------------------------------------------------------
     def wordings(self, kind: str) -> int:
+        """How many wordings there are of a kind of event."""
         return len(self.events[kind])
 
     def sentence(self, event: Event, wording: int = 0) -> str:
@@ -144,6 +145,7 @@ class Grammar:
         return self.fill(templates[wording % len(templates)], event.fillers)
 
     def ask(self, question: Question, wording: int = 0) -> str:
+        """The question as a sentence, in wording `wording` (modulo the number there is)."""
         asks = self.questions[question.kind]["ask"]
         return self.fill(asks[wording % len(asks)], question.fillers)
 
@@ -156,6 +158,7 @@ class Grammar:
         return Answer(marked.replace("[", "").replace("]", ""), asked[1])
 
     def verdict_prompt(self, statement: str) -> str:
+        """What asks for the verdict on `statement`."""
         return self.inference["ask"].replace("{statement}", statement)
 
     # -- the whole language ----------------------------------------------------------------

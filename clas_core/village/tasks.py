@@ -36,11 +36,14 @@ class Prompt:
 
 @dataclass(frozen=True)
 class QAItem:
+    """A story and a question on it that it answers."""
+
     story: Story
     question: Question
     wordings: int  # seed of the wordings, the same in every language
 
     def render(self, grammar: Grammar) -> Prompt:
+        """The item in the grammar's language: the same story and wordings at every call."""
         rng = random.Random(self.wordings)
         story = render_story(self.story, grammar, rng)
         answer = grammar.answer(self.question)
@@ -50,12 +53,15 @@ class QAItem:
 
 @dataclass(frozen=True)
 class NLIItem:
+    """A story, a statement, and the verdict that is true of it."""
+
     story: Story
     statement: Question  # read as its full answer
     verdict: str
     wordings: int
 
     def render(self, grammar: Grammar) -> Prompt:
+        """The item in the grammar's language: the same story and wordings at every call."""
         story = render_story(self.story, grammar, random.Random(self.wordings))
         statement = grammar.verdict_prompt(grammar.answer(self.statement).text)
         choices = tuple(grammar.inference[verdict] for verdict in VERDICTS)

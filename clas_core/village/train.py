@@ -191,6 +191,7 @@ class Checkpoint:
         self.path = path
 
     def save(self, model: LlamaForCausalLM, optimizer: torch.optim.AdamW, step: int) -> None:
+        """Write the state after `step` steps, whole or not at all."""
         tensors = {}
         for name, parameter in model.named_parameters():
             state = optimizer.state[parameter]

@@ -83,6 +83,7 @@ class Event:
 
     @property
     def key(self) -> str:
+        """Names the event: its kind and fillers."""
         return self.kind + ":" + ",".join(self.fillers[slot] for slot in EVENT_SLOTS[self.kind])
 
 
@@ -95,6 +96,7 @@ class Question:
 
     @property
     def key(self) -> str:
+        """Names the question: its kind and fillers."""
         return self.kind + ":" + ",".join(self.fillers.values())
 
 
@@ -120,6 +122,7 @@ class World:
     time: str = ""
 
     def held_by(self, person: str) -> list[str]:
+        """The things that a person holds."""
         return [thing for thing, owner in self.owner.items() if owner == person]
 
     def may_meet(self, person: str, other: str) -> bool:
@@ -209,6 +212,7 @@ class Story:
 
     @property
     def key(self) -> str:
+        """Names the story: its events in order."""
         return "|".join(event.key for event in self.events)
 
     @property
@@ -218,6 +222,7 @@ class Story:
         return "validation" if bucket < 8 else "test" if bucket < 24 else "train"
 
     def world(self) -> World:
+        """What is true after the story."""
         world = World()
         for event in self.events:
             world.tell(event)

@@ -116,6 +116,7 @@ def rows(runs: int, memory: bool) -> Iterator[tuple[str, str, str]]:
 
 
 def main() -> None:
+    """Print the table of timings; with --peak the memory of that one pass, in MB."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--no-memory", action="store_true", help="leave out the two full passes")

@@ -102,6 +102,7 @@ def rows(runs: int) -> Iterator[tuple[str, str, str]]:
 
 
 def main() -> None:
+    """Print the table of timings."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=7)
     arguments = parser.parse_args()

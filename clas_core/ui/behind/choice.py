@@ -39,6 +39,7 @@ class Choice:
 
     @property
     def title(self) -> str:
+        """The model, its revision and what was published for it, as the page names them."""
         name = self.model if self.revision is None else f"{self.model}@{self.revision[:12]}"
         return f"{name} with {self.published}" if self.published else name
 
@@ -58,6 +59,7 @@ class Choice:
 
 
 def key_of(model: str, revision: str | None, fingerprint: str, digest: str = "") -> str:
+    """12 hexadecimal digits that name a model with its text; `digest`: of what was published."""
     content = json.dumps([model, revision, fingerprint, digest])
     return hashlib.sha256(content.encode()).hexdigest()[:12]
 

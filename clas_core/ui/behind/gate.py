@@ -16,6 +16,7 @@ class Gate:
 
     @contextmanager
     def answering(self) -> Iterator[None]:
+        """Count as an answer while inside, which `give_way` waits for."""
         with self._condition:
             self._answers += 1
         try:

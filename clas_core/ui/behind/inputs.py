@@ -48,6 +48,7 @@ def whole(name: str, value: Any, limits: tuple[int, int]) -> int:
 
 
 def choice(name: str, value: Any, options: Mapping[str, Any]) -> str:
+    """`value` if it is one of `options`. Raises ClasError, which calls it `name`."""
     if value not in options:
         raise ClasError(f"{name} must be one of: {', '.join(options)}.")
     return str(value)
@@ -59,6 +60,7 @@ def anchor(codes: tuple[str, ...]) -> str:
 
 
 def clean_prompt(value: Any) -> str:
+    """The prompt as the model gets it. Raises ClasError if it is empty or too long."""
     if not isinstance(value, str) or not value.strip():
         raise ClasError("Write a prompt, or choose an example above the box.")
     if len(value) > MAX_PROMPT:
@@ -69,6 +71,7 @@ def clean_prompt(value: Any) -> str:
 
 
 def clean_system(value: Any) -> str:
+    """The system prompt without outer spaces, maybe empty. Raises ClasError if too long."""
     text = value.strip() if isinstance(value, str) else ""
     if len(text) > MAX_PROMPT:
         raise ClasError(f"Shorten the system prompt to {MAX_PROMPT} characters or fewer.")

@@ -39,13 +39,16 @@ class Job:
         self._begun = 0.0
 
     def cancel(self) -> None:
+        """Ask the job to end at its next `check`."""
         self._cancelled.set()
 
     def check(self) -> None:
+        """Raise Cancelled if someone asked for an end."""
         if self._cancelled.is_set():
             raise Cancelled("Cancelled: nothing was changed.")
 
     def progress(self, done: int, total: int) -> None:
+        """Note that `done` of `total` sentences are measured."""
         if not self._begun:
             self._begun = time.monotonic()
         self.done, self.total = done, total

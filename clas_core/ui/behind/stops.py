@@ -16,6 +16,7 @@ class Stops:
         self._lock = threading.Lock()
 
     def issue(self) -> str:
+        """A new ticket, by which its work can be stopped; the oldest ones are forgotten."""
         ticket = secrets.token_hex(8)
         with self._lock:
             self._events[ticket] = threading.Event()
@@ -29,6 +30,7 @@ class Stops:
         return known or threading.Event()
 
     def stop(self, ticket: object) -> None:
+        """Tell the work with this ticket to end; an unknown one is no error."""
         self.event(ticket).set()
 
     def drop(self, ticket: str) -> None:

@@ -119,14 +119,17 @@ class Studio:
 
     @property
     def codes(self) -> tuple[str, ...]:
+        """The languages that were measured, in the order of the text."""
         return self.atlas.languages
 
     @property
     def num_layers(self) -> int:
+        """How many decoder layers the model has."""
         return self.lm.num_layers
 
     @property
     def has_template(self) -> bool:
+        """Whether the tokenizer brings a chat template."""
         return bool(getattr(self.lm.tokenizer, "chat_template", None))
 
     @property
@@ -135,6 +138,7 @@ class Studio:
         return sum(p.numel() * p.element_size() for p in self.lm.model.parameters())
 
     def defaults(self) -> dict[str, Any]:
+        """Every control's opening value, by its name."""
         start = inputs.defaults(self.num_layers, len(self.codes), self.opening)
         return {**start, "chat": is_chat_model(self.lm), "system": ""}
 
@@ -181,6 +185,7 @@ class Studio:
         return inputs.target_language(wanted, prompt, self.codes, self.fallback)
 
     def selection(self, recipe: Recipe) -> Selection:
+        """The neurons' categories at the recipe's thresholds, kept."""
         return self._select(recipe.tau, recipe.shared_from)
 
     def plan(self, recipe: Recipe, control: bool = False) -> SteeringPlan:

@@ -20,6 +20,7 @@ def keep_text(corpus: ParallelCorpus, name: str) -> None:
 
 
 def has_text(fingerprint: str) -> bool:
+    """Whether a text with this fingerprint is kept in the cache."""
     return any((cache_folder() / "texts" / fingerprint).glob("*.jsonl"))
 
 

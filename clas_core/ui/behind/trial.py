@@ -82,9 +82,11 @@ class Trial:
             raise ClasError("Choose English, to see what it loses, and at least one more language.")
 
     def start(self) -> None:
+        """Begin, in a thread of its own."""
         threading.Thread(target=self._work, name="measure", daemon=True).start()
 
     def cancel(self) -> None:
+        """Ask it to end at its next item."""
         self._stop.set()
 
     @property

@@ -34,6 +34,7 @@ class Controls:
 
     @property
     def all(self) -> list[Any]:
+        """The components in the order of `NAMES`."""
         return [self.by_name[name] for name in NAMES]
 
     def renew(self, studio: Studio, values: dict[str, Any]) -> dict[Any, Any]:
@@ -71,6 +72,7 @@ def named(values: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def build_controls(studio: Studio, key: gr.State) -> Controls:
+    """Draw all settings of the Lab at the studio's defaults; `key` holds which studio it is."""
     start = studio.defaults()
     made: dict[str, Any] = {}
     made["strength"] = strength_slider(

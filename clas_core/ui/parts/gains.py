@@ -33,6 +33,8 @@ def verdict_markup(outcome: Outcome) -> str:
 
 
 def rho_markup(finding: Finding) -> str:
+    """How gains go with separation, as one paragraph: rank correlations and intervals."""
+
     def said(rho: Interval) -> str:
         if isnan(rho.estimate):
             return "none, as one of them didn't change"
@@ -48,6 +50,7 @@ def rho_markup(finding: Finding) -> str:
 
 
 def tables(differences: list[Difference], whole: bool) -> str:
+    """A table a task of gains by row and language; `whole`: nothing is still to come."""
     measures = main_measures((d.task, d.metric) for d in differences)
     return "".join(_table(differences, *measure, whole) for measure in measures)
 

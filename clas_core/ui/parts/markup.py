@@ -17,6 +17,7 @@ def about(text: str) -> gr.HTML:
 
 
 def about_markup(text: str) -> str:
+    """A folded explanation; empty lines in `text` part its paragraphs."""
     parts = (" ".join(part.split()) for part in text.split("\n\n"))
     body = "".join(f"<p>{escape(part)}</p>" for part in parts if part)
     return f'<details class="about"><summary>What am I looking at?</summary>{body}</details>'
@@ -28,6 +29,7 @@ def markup(value: str = "", **options: Any) -> gr.HTML:
 
 
 def title(text: str, below: str = "") -> str:
+    """A heading of a figure, with a line in small `below` it."""
     more = f"<p>{escape(below)}</p>" if below else ""
     return f'<div class="figure-title"><h3>{escape(text)}</h3>{more}</div>'
 

@@ -37,6 +37,7 @@ CSS = (Path(__file__).parent / "static" / "studio.css").read_text("utf-8")
 
 
 def make_theme() -> Base:
+    """The page's colours, fonts and sizes, for both the light and the dark page."""
     theme = Base(
         primary_hue=BLUE,
         secondary_hue=BLUE,
