@@ -1,5 +1,6 @@
 """What the repository says about itself is true: README, requirements, profiles."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -59,3 +60,74 @@ def test_readme_names_real_targets(target):
 def test_readme_links_lead_somewhere():
     for link in re.findall(r"\]\(([^)#]+)\)", README):
         assert link.startswith("http") or (ROOT / link).exists(), link
+
+
+def _public(body, prefix=""):
+    """(name, definition) of all public classes and functions, and of their public methods."""
+    for node in body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            if node.name.startswith("_"):
+                continue
+            yield f"{prefix}{node.name}", node
+            if isinstance(node, ast.ClassDef):
+                yield from _public(node.body, f"{node.name}.")
+
+
+def _undocumented(folder):
+    """Modules and public definitions without a docstring, as `file:line name`.
+
+    A method that overrides one of a class of ours may leave it to that one.
+    """
+    trees = {path: ast.parse(path.read_text("utf-8")) for path in sorted(folder.rglob("*.py"))}
+    classes = {
+        node.name: [ast.unparse(base).split("[")[0] for base in node.bases]
+        for tree in trees.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    }
+    found = [
+        (path, name, node) for path, tree in trees.items() for name, node in _public(tree.body)
+    ]
+    told = {name for _, name, node in found if ast.get_docstring(node)}
+
+    def is_told(name):
+        owner, _, method = name.rpartition(".")
+        return name in told or any(is_told(f"{base}.{method}") for base in classes.get(owner, ()))
+
+    for path, tree in trees.items():
+        if ast.get_docstring(tree) is None:
+            yield f"{path.relative_to(folder)}:1 the module"
+    for path, name, node in found:
+        if not is_told(name):
+            yield f"{path.relative_to(folder)}:{node.lineno} {name}"
+
+
+def test_every_public_definition_says_what_it_does():
+    assert "\n".join(_undocumented(ROOT / "clas_core")) == ""
+
+
+def test_what_says_nothing_is_named(tmp_path):
+    (tmp_path / "a.py").write_text(
+        '''"""A module."""
+class Base:
+    """A base."""
+    def told(self):
+        """It is told."""
+    def untold(self): ...
+    def _private(self): ...
+    def __len__(self): ...
+class Heir(Base):
+    """An heir."""
+    def told(self): ...
+    def untold(self): ...
+def bare(): ...
+''',
+        "utf-8",
+    )
+    (tmp_path / "b.py").write_text("class _Private:\n    def method(self): ...\n", "utf-8")
+    assert list(_undocumented(tmp_path)) == [
+        "b.py:1 the module",
+        "a.py:6 Base.untold",
+        "a.py:12 Heir.untold",
+        "a.py:13 bare",
+    ]
