@@ -48,10 +48,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
 ONLY_IN: Mapping[str, tuple[str, ...]] = {"gradio": ("ui.parts", "ui.tabs")}
 
 # Imports (from, to) that may close a circle, each with the reason why.
-MAY_CLOSE_A_CIRCLE: Mapping[tuple[str, str], str] = {
-    # To be removed when `Sums.atlas` is a function of atlas.
-    ("atlas.measuring", "atlas.atlas"): "the sums make an atlas, which asks for the sums",
-}
+MAY_CLOSE_A_CIRCLE: Mapping[tuple[str, str], str] = {}
 
 
 @dataclass(frozen=True)
