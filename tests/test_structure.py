@@ -20,7 +20,7 @@ HOUSE = "clas_core"
 BOTTOM = ("errors", "paths", "version")  # every room may import these
 ENGINE = ("text", "model", "atlas", "steering", "running")
 EVALUATION = ("evaluation.judging", "evaluation.telling", "evaluation.tasks")
-LIBRARY = (*ENGINE, *EVALUATION)
+LIBRARY = (*ENGINE, *EVALUATION, "evaluation")
 PAGE = ("ui.behind", "ui.parts", "ui.tabs")
 # Room: what it may import beside itself and the bottom. A name may be a room or a single module.
 MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
@@ -31,10 +31,10 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "steering": ENGINE[:3],
     "running": ENGINE[:4],
     "village": ("text",),
-    "evaluation": (),
     "evaluation.judging": ENGINE,
     "evaluation.telling": (*ENGINE, "evaluation.judging"),
     "evaluation.tasks": (*ENGINE, "evaluation.judging.items", "village"),
+    "evaluation": (*ENGINE, *EVALUATION),  # what joins the three
     "shell": LIBRARY,
     "ui": (),
     "ui.behind": (*LIBRARY, "village"),
@@ -42,7 +42,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "ui.tabs": (*LIBRARY, "ui.behind", "ui.parts"),
     "studies": (*LIBRARY, "village", "shell", *PAGE),
     "__main__": ("shell",),
-    "": (*ENGINE, "evaluation.judging"),  # the public names: clas_core/__init__.py
+    "": LIBRARY,  # the public names: clas_core/__init__.py
 }
 # What else some outside package may be imported by: the rooms.
 ONLY_IN: Mapping[str, tuple[str, ...]] = {"gradio": ("ui.parts", "ui.tabs")}
@@ -226,6 +226,8 @@ BREAKS = [
     ("evaluation/judging/engine", "from ..tasks import village"),
     ("evaluation/judging/engine", "from ..telling import tables"),
     ("evaluation/judging/engine", "from ...village import world"),
+    ("evaluation/judging/engine", "from .. import whole"),
+    ("evaluation/whole", "from ..village import world"),
     ("evaluation/telling/tables", "from ..tasks import village"),
     ("evaluation/telling/tables", "from ...village.world import World"),
     ("evaluation/tasks/village", "from ..judging import engine"),
@@ -252,6 +254,7 @@ HOLDS = [
     ("evaluation/tasks/village", "from ...village import world"),
     ("evaluation/tasks/village", "from ..judging.items import Task"),
     ("evaluation/telling/tables", "from ..judging import engine"),
+    ("evaluation/whole", "from .tasks import village"),
     ("shell/cli", "from ..evaluation.telling import tables"),
     ("ui/behind/studio", "from ...village import world"),
     ("ui/parts/text", "import gradio as gr"),
