@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import ClasError
 from ..paths import ASSETS
 from .checks import find_errors
-from .languages import canonical_code
+from .languages import find_code
 from .raw import Column
 from .reading import Source, read
 
@@ -50,18 +50,20 @@ class ParallelCorpus:
     def subset(self, codes: Sequence[str] | None = None, n: int | None = None) -> ParallelCorpus:
         """The languages `codes`, in that order (default all), and the first `n` sentences.
 
-        A language may be named in any spelling: swh_Latn is sw.
+        A language may be named in any spelling: swh_Latn is sw. A region that is asked for is
+        given or refused: por-BR is never another Portuguese (`languages.find_code`).
         """
-        codes = self.languages if codes is None else tuple(codes)
-        codes = tuple(c if c in self.sentences else canonical_code(c) for c in codes)
-        if unknown := [code for code in codes if code not in self.sentences]:
+        wanted = self.languages if codes is None else tuple(codes)
+        found = [find_code(code, self.languages) for code in wanted]
+        if unknown := [code for code, there in zip(wanted, found) if there is None]:
             raise ClasError(
                 f"{self.name} has no {', '.join(unknown)}; its languages are "
                 f"{', '.join(self.languages)}."
             )
         if n is not None and n < 1:
             raise ClasError(f"Ask for at least one sentence per language, not {n}.")
-        return ParallelCorpus(self.name, {code: self.sentences[code][:n] for code in codes})
+        sentences = {code: self.sentences[code][:n] for code in found if code}
+        return replace(self, sentences=sentences)
 
     @classmethod
     def bundled(cls, name: str) -> ParallelCorpus:

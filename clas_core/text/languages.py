@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -114,25 +114,23 @@ LANGUAGES: dict[str, Language] = {
 def get_language(code: str) -> Language:
     """The record of `code` in any spelling; one that no standard knows is drawn in neutral grey.
 
-    A region is kept where it isn't the usual one: pt_BR is pt, and pt_PT is Portuguese (Portugal).
+    Variants have names of their own: pt_BR is Portuguese (Brazil), zh_TW Chinese (Traditional).
     """
     if code in LANGUAGES:
         return LANGUAGES[code]
     if not is_known(code):
         return Language(code, code, code, "Zyyy", "unknown", UNKNOWN_COLOUR, "cross")
-    tag = _parse(code)
-    short, home = _shortest(tag), _parse(_shortest(tag)).maximize().territory
-    if tag.territory not in (None, home):
-        short = _shortest(tag, region=True)
+    short = canonical_code(code)
     if short in LANGUAGES:
         return LANGUAGES[short]
     named = _parse(short)
+    variant = "".join(f" ({variant})" for variant in named.variants or ())
     place = _PLACES.get(short, zlib.crc32(short.encode()))
     row, column = divmod(place, len(FURTHER_COLOURS))
     return Language(
         short,
-        named.display_name(),
-        _capitalised(named.autonym()),
+        named.display_name() + variant,
+        _capitalised(named.autonym()) + variant,
         _script(named) or "Zyyy",
         "unknown",
         FURTHER_COLOURS[column],
@@ -151,11 +149,12 @@ def is_known(code: str) -> bool:
 
 
 def canonical_code(code: str) -> str:
-    """The shortest BCP 47 tag of the language and script `code` names, without region.
+    """The shortest BCP 47 tag of the language, script, region and variant that `code` names.
 
-    ISO 639-1, 639-2, 639-3 and BCP 47 are read, with "-" or "_": swh_Latn is sw, zho-CN zh, zh_TW
-    zh-Hant, srp_Latn sr-Latn, iw he, pt_BR pt. A code no standard knows stays as it is. Raises
-    `ClasError` for what isn't a code.
+    ISO 639-1, 639-2, 639-3 and BCP 47 are read, with "-" or "_": swh_Latn is sw, srp_Latn sr-Latn,
+    iw he, por-BR pt-BR, prs fa-AF. A script goes where it is the usual one, and a region where it
+    only tells the script: zho-CN is zh, zh_TW zh-Hant. A code no standard knows stays as it is.
+    Raises `ClasError` for what isn't a code.
     """
     return code if code in LANGUAGES else _shortest(_parse(code))
 
@@ -163,15 +162,14 @@ def canonical_code(code: str) -> str:
 def canonical_codes(codes: Iterable[str]) -> dict[str, str]:
     """Each spelling in `codes` and the code it gets, all different, in order.
 
-    That is `canonical_code`; where it is the same for several, they keep what tells them apart,
-    region or dialect: eng and eng-GB are en and en-GB, swa and swh sw and swh. Raises `ClasError`
-    where two name the same language.
+    That is `canonical_code`; where it is the same for several, they keep what tells them apart:
+    swa and swh are sw and swh. Raises `ClasError` where two name the same language.
     """
     short = {code: canonical_code(code) for code in codes}
     for code in [code for code, count in Counter(short.values()).items() if count > 1]:
         rivals = [spelling for spelling in short if short[spelling] == code]
         for macro in (True, False):
-            longer = [_shortest(_parse(spelling, macro), region=True) for spelling in rivals]
+            longer = [_shortest(_parse(spelling, macro), full=True) for spelling in rivals]
             if len(set(longer)) == len(rivals):
                 break
         else:
@@ -179,6 +177,26 @@ def canonical_codes(codes: Iterable[str]) -> dict[str, str]:
             raise ClasError(f"{' and '.join(rivals)} are the same language, {name}; keep one.")
         short.update(zip(rivals, longer))
     return short
+
+
+def find_code(wanted: str, codes: Collection[str]) -> str | None:
+    """The one of `codes` that `wanted` means, in any spelling; None where there is none.
+
+    A region that is asked for is never another one: por-BR isn't pt, and fr-CA isn't fr. Without
+    one, the only variant there is will do: pt is pt-BR, unless pt or pt-PT is there too.
+    """
+    if wanted in codes:
+        return wanted
+    if not is_code(wanted):
+        return None
+    for macro in (False, True):  # swh is swh before it is sw
+        if (long := _shortest(_parse(wanted, macro), full=True)) in codes:
+            return long
+    short = canonical_code(wanted)
+    if short in codes:
+        return short
+    variants = [code for code in codes if is_code(code) and _without_region(code) == short]
+    return variants[0] if len(variants) == 1 else None
 
 
 @lru_cache(maxsize=4096)
@@ -195,12 +213,40 @@ def _parse(code: str, macro: bool = True) -> langcodes.Language:
         ) from error
 
 
-def _shortest(tag: langcodes.Language, region: bool = False) -> str:
-    """Language, script unless it is the usual one, and region if asked for."""
+def _shortest(tag: langcodes.Language, full: bool = False) -> str:
+    """Language, script unless it is the usual one, region and variants.
+
+    `full`: also a region that only tells the script.
+    """
     script, usual = _script(tag), _script(tag.make(language=tag.language))
     said = script and script != usual and script not in parts_of(usual or "")
-    parts = [tag.language or "und", script if said else None, tag.territory if region else None]
+    region = tag.territory if full or not _tells_script(tag, script) else None
+    parts = [tag.language or "und", script if said else None, region, *(tag.variants or ())]
     return "-".join(part for part in parts if part)
+
+
+def _tells_script(tag: langcodes.Language, script: str | None) -> bool:
+    """Whether the region of `tag` is the usual one of `script`, in a language whose regions differ
+    in script: CN of Chinese, and TW of traditional Chinese."""
+    from langcodes.data_dicts import LIKELY_SUBTAGS
+
+    if tag.territory is None:
+        return False
+    likely = {
+        key.split("-")[1]: full.split("-")[1]
+        for key, full in LIKELY_SUBTAGS.items()
+        if key.startswith(f"{tag.language}-")
+    }
+    usual = _script(tag.make(language=tag.language))
+    differ = any(len(part) < 4 and found != usual for part, found in likely.items())  # regions
+    home = tag.make(language=tag.language, script=script).maximize().territory
+    return differ and tag.territory == home
+
+
+def _without_region(code: str) -> str:
+    """The canonical code of the language and script of `code`."""
+    tag = _parse(code)
+    return _shortest(tag.make(language=tag.language, script=_script(tag)))
 
 
 def _script(tag: langcodes.Language) -> str | None:

@@ -59,6 +59,27 @@ def test_subset_takes_any_spelling():
     assert ParallelCorpus("a", LINES).subset(["swh_Latn", "eng"]).languages == ("sw", "en")
 
 
+def test_subset_gives_the_region_asked_for_or_none(tmp_path):
+    for code, lines in {"por": "Comboio.", "por-BR": "Trem.", "eng": "Train.", "fas": "…"}.items():
+        write(tmp_path / f"newstest2019-ref.{code}.txt", lines + "\n")
+    ntrex = ParallelCorpus.load(tmp_path)
+    assert ntrex.languages == ("en", "fa", "pt-BR", "pt")
+    assert ntrex.subset(["por-BR"]).sentences == {"pt-BR": ["Trem."]}
+    assert ntrex.subset(["por"]).sentences == {"pt": ["Comboio."]}
+    for wanted in ("pt-PT", "eng-GB", "prs"):
+        with pytest.raises(ClasError, match=f"no {wanted}; its languages are en, fa, pt-BR, pt"):
+            ntrex.subset([wanted])
+
+
+def test_a_lone_variant_keeps_its_region(tmp_path):
+    write(tmp_path / "a.tsv", "por-BR\teng\nTrem.\tTrain.\n")
+    corpus = ParallelCorpus.load(tmp_path / "a.tsv")
+    assert corpus.languages == ("pt-BR", "en")
+    assert corpus.subset(["pt"]).languages == ("pt-BR",)
+    with pytest.raises(ClasError, match="no pt-PT"):
+        corpus.subset(["pt-PT"])
+
+
 @pytest.mark.parametrize(
     ("name", "fingerprint"), [("village", "c9e1001a0bc268e8"), ("everyday", "e6886ed8d0278822")]
 )

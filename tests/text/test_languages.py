@@ -12,6 +12,7 @@ from clas_core.text.languages import (
     UNKNOWN_COLOUR,
     canonical_code,
     canonical_codes,
+    find_code,
     get_language,
     is_code,
     is_known,
@@ -28,19 +29,27 @@ def test_our_own_codes_stay():
 @pytest.mark.parametrize(
     ("code", "spellings"),
     {
-        "sw": "swa swh swh_Latn SW sw-KE",
+        "sw": "swa swh swh_Latn SW",
         "zh": "zho chi cmn zho_Hans zh-Hans zho-CN zh_CN cmn_Hans zho_simpl zh-Hani",
-        "zh-Hant": "zho_Hant cmn_Hant zho-TW zh_TW zh-HK zho_trad",
-        "ar": "ara arb arb_Arab ar-EG",
+        "zh-Hant": "zho_Hant cmn_Hant zho-TW zh_TW zho_trad",
+        "ar": "ara arb arb_Arab",
         "he": "iw heb heb_Hebr",
         "id": "in ind ind_Latn",
-        "pt": "por por-BR pt_BR pt-PT por_Latn",
+        "pt": "por por_Latn",
+        "pt-BR": "por-BR pt_BR pt-Latn-BR",
+        "pt-PT": "por_PT pt-pt",
+        "es-MX": "spa-MX",
+        "fr-CA": "fra-CA",
+        "en-GB": "eng-GB",
+        "zh-Hant-HK": "zh-HK zho_HK",
         "sr": "srp srp_Cyrl sr-Cyrl-RS",
         "sr-Latn": "srp_Latn sh hbs",
-        "fa": "fas per pes_Arab prs",
+        "fa": "fas per pes_Arab",
+        "fa-AF": "prs prs_Arab",
         "ko": "kor_Hang ko-Kore",
         "nb": "nob nob_Latn",
-        "ca": "cat_Latn_vale1252",
+        "ca": "cat_Latn",
+        "ca-vale1252": "cat_Latn_vale1252",
         "acm": "acm_Arab",
         "min-Arab": "min_Arab",
         "xx": "xx",
@@ -77,7 +86,43 @@ def test_languages_of_one_text_stay_apart():
     assert " ".join(found.values()) == (
         "en en-GB en-US pt pt-BR fa fa-AF zh zh-Hant sr sr-Latn sw swh"
     )
-    assert canonical_codes(["eng-GB", "deu"]) == {"eng-GB": "en", "deu": "de"}
+    assert canonical_codes(["eng-GB", "deu"]) == {"eng-GB": "en-GB", "deu": "de"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "codes", "found"),
+    [
+        ("por-BR", "en pt pt-BR", "pt-BR"),
+        ("por", "en pt pt-BR", "pt"),
+        ("por-BR", "en pt", None),  # whose Portuguese that is isn't known
+        ("pt-PT", "en pt-BR", None),
+        ("por_Latn", "en pt-BR", "pt-BR"),  # no region is asked for, and there is one
+        ("pt", "pt-BR pt-PT", None),
+        ("spa-MX", "es", None),
+        ("fra-CA", "fr", None),
+        ("eng-GB", "en en-US", None),
+        ("prs", "fa fa-AF", "fa-AF"),
+        ("prs", "fa", None),
+        ("zho-CN", "zh zh-Hant", "zh"),
+        ("zho-TW", "zh zh-Hant", "zh-Hant"),
+        ("zho-HK", "zh zh-Hant", None),
+        ("zh-Hant", "zh", None),
+        ("swh_Latn", "sw swh", "swh"),
+        ("swh_Latn", "en sw", "sw"),
+        ("xx", "en", None),
+        ("One two.", "en", None),
+    ],
+)
+def test_the_code_that_is_meant(wanted, codes, found):
+    assert find_code(wanted, codes.split()) == found
+
+
+@pytest.mark.parametrize(
+    "codes",
+    ["pt pt-BR pt-PT", "en en-GB en-US", "fa fa-AF", "zh zh-Hant zh-Hant-HK", "ca ca-vale1252"],
+)
+def test_names_tell_variants_apart(codes):
+    assert len({get_language(code).name for code in codes.split()}) == len(codes.split())
 
 
 def test_one_language_twice_is_refused():
@@ -105,6 +150,8 @@ def test_one_language_twice_is_refused():
         ("zh-Hant", "Chinese (Traditional)", "中文（繁體）", "Hant", False, False),
         ("id", "Indonesian", "Bahasa Indonesia", "Latn", False, True),
         ("pt_PT", "Portuguese (Portugal)", "Português (Portugal)", "Latn", False, True),
+        ("por-BR", "Portuguese (Brazil)", "Português (Brasil)", "Latn", False, True),
+        ("cat_Latn_vale1252", "Catalan (vale1252)", "Català (vale1252)", "Latn", False, True),
         ("xx", "xx", "xx", "Zyyy", False, True),
     ],
 )
