@@ -340,6 +340,24 @@ def test_fidelity_is_the_language_of_what_follows(corpus):
     assert forced.language == "de"
 
 
+@pytest.mark.parametrize(
+    ("language", "said", "score"),
+    [
+        ("tr", "ok ok ok ok ok ok ok ok ok", 0.0),
+        ("tr", "evet evet evet evet evet evet", 0.0),  # the language, but nothing is said
+        ("en", "Vi rakk ikke det siste toget, så vi gikk hjem langs elva.", 0.0),
+        ("pt-BR", "A biblioteca fecha cedo às sextas, mas abre aos domingos.", 1.0),
+        ("pt", "A biblioteca fecha cedo às sextas, mas abre aos domingos.", 1.0),
+    ],
+)
+def test_fidelity_is_not_won_by_loops_or_neighbours(language, said, score):
+    codes = ["en", "tr", "pt", "pt-BR"]
+    corpus = ParallelCorpus("a", {code: ["One.", "Two.", "Three."] for code in codes})
+    task = Fidelity(corpus)
+    (scores,) = task.score(task.items(language, Test, 1), [said])
+    assert scores.values == (score,)
+
+
 def test_few_shot_examples_are_solved_validation_items(xnli):
     plain = open_task("xnli", str(xnli))
     task = open_task("xnli", str(xnli), shots=2)

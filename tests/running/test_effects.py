@@ -70,7 +70,7 @@ def test_outputs_are_described(tiny_lm):
         return tiny_lm.tokenizer.encode(text, add_special_tokens=False)
 
     english = ids(" The boy goes to the market with his sister.")
-    hindi = ids("बिल्ली " * 9)
+    hindi = ids("बिल्ली सुबह घर के बाहर सोती है। " * 3)
     effects = compare(tiny_lm, PROMPT, english, hindi, plan_of(1.5))
     assert effects.languages == ("en", "hi")
     assert effects.repetition[0] == 0

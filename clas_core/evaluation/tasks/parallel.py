@@ -14,6 +14,7 @@ import numpy as np
 
 from ...text.corpus import ParallelCorpus
 from ...text.detection import detect
+from ...text.profiles import is_like
 from ..judging.items import Item, Items, OpenItem, PairItem, Split, TextItem
 from .base import Benchmark, part, shuffled
 
@@ -77,8 +78,9 @@ class BitsPerByte(Benchmark):
 
 @dataclass(frozen=True)
 class Fidelity(Benchmark):
-    """Does the model go on in the language? By `detect` among the corpus's languages; a text too
-    short to tell counts as a no.
+    """Does the model go on in the language? By `detect`; a text that doesn't tell counts as a no:
+    a loop of a few words, a short text, a mix. Variants that letters don't tell apart, pt and
+    pt-BR, count as one language.
 
     A sentence of the corpus is the prompt, in the language itself or in `prompts`, whatever the
     language: then it asks whether steering forces the language.
@@ -106,8 +108,10 @@ class Fidelity(Benchmark):
         )
 
     def judge(self, items: Items[Any], predictions: Any) -> Iterable[Sequence[float]]:
-        found = [detect(text, self.languages).code for text in predictions]
-        return [[float(code == items.language) for code in found]]
+        wanted = items.language
+        rivals = [code for code in self.languages if not is_like(code, wanted)]
+        found = [detect(text, [wanted, *rivals]).code for text in predictions]
+        return [[float(code == wanted) for code in found]]
 
 
 def _split(items: Sequence[Item], split: type[Split]) -> list[Item]:
