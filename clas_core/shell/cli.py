@@ -21,7 +21,7 @@ from ..steering.control_vectors import read_control_vector
 from ..steering.published import read_neurons, read_vectors
 from ..text.corpus import ParallelCorpus
 from .evaluation_options import add_commands
-from .options import RECIPE_OPTIONS, atlas_of, bar, open_model, recipe_of
+from .options import RECIPE_OPTIONS, atlas_of, bar, language_codes, open_model, recipe_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,8 +46,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     recipe = recipe_of(arguments)
     lm = open_model(recipe)
     corpus = ParallelCorpus.open(recipe.corpus)
-    languages = arguments.languages.split(",") if arguments.languages else None
-    corpus = corpus.subset(languages, arguments.sentences)
+    corpus = corpus.subset(arguments.languages, arguments.sentences)
     with bar("measuring", "sentence") as progress:
         atlas = Atlas.measure(
             lm,
@@ -116,7 +115,7 @@ def _bake(arguments: argparse.Namespace) -> None:
 
 def _import(arguments: argparse.Namespace) -> None:
     first, *more = arguments.files
-    codes = arguments.languages.split(",") if arguments.languages else []
+    codes = arguments.languages or []
     if arguments.kind == "vectors" and codes:
         if len(codes) != len(arguments.files):
             raise ClasError("Give one file of vectors for each language, or one file and no codes.")
@@ -166,7 +165,8 @@ def _parser() -> argparse.ArgumentParser:
 
     measure = _command(commands, "measure", _measure, "measure what each neuron does: an atlas")
     measure.add_argument("--out", required=True, help="the atlas file to write (.safetensors)")
-    measure.add_argument("--languages", help="codes such as en,sw (default: the whole corpus)")
+    text = "codes such as en,sw (default: the whole corpus)"
+    measure.add_argument("--languages", type=language_codes, help=text)
     measure.add_argument("--sentences", type=int, help="use only the first so many")
     measure.add_argument("--batch-size", type=int, default=32, help="sentences a forward pass")
 
@@ -182,7 +182,8 @@ def _parser() -> argparse.ArgumentParser:
     importing.set_defaults(run=_import)
     importing.add_argument("kind", choices=("neurons", "vectors", "control"))
     importing.add_argument("files", nargs="+", help="as published; of vectors, one a language too")
-    importing.add_argument("--languages", help="codes in the order of the file, or of the files")
+    text = "codes in the order of the file, or of the files"
+    importing.add_argument("--languages", type=language_codes, help=text)
     importing.add_argument("--neurons", type=int, help="how many a layer of the model has")
     importing.add_argument("--out", required=True, help="the file to write (.safetensors)")
 

@@ -52,7 +52,7 @@ S = TypeVar("S", bound=Split)
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Score a recipe on validation items, or chosen settings on test items."""
-    tasks, codes = _tasks(arguments), _codes(arguments)
+    tasks, codes = _tasks(arguments), arguments.languages
     chosen = [one for path in arguments.chosen or () for one in load_chosen(path)]
     recipe = _recipe_of(arguments, chosen) if chosen else recipe_of(arguments)
     lm = open_model(recipe)
@@ -77,7 +77,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 def sweep(arguments: argparse.Namespace) -> None:
     """Try settings on validation items and write down the one to take."""
-    recipe, tasks, codes = recipe_of(arguments), _tasks(arguments), _codes(arguments)
+    recipe, tasks, codes = recipe_of(arguments), _tasks(arguments), arguments.languages
     if arguments.finding and not arguments.results:
         raise ClasError("--finding is kept with the results: name a file for them by --results.")
     if arguments.likelihood:
@@ -274,10 +274,6 @@ def _tasks(arguments: argparse.Namespace) -> list[Task]:
         name, _, source = text.partition("=")
         found.append(open_task(name, source or None, shots=arguments.shots))
     return found
-
-
-def _codes(arguments: argparse.Namespace) -> list[str] | None:
-    return arguments.languages.split(",") if arguments.languages else None
 
 
 def _values(text: str) -> tuple[str, list[Any] | Between]:

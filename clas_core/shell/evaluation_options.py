@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from .options import language_codes
+
 Make = Callable[[Any, str, Callable[[argparse.Namespace], None], str], argparse.ArgumentParser]
 
 
@@ -77,7 +79,8 @@ def _items(command: argparse.ArgumentParser) -> None:
         metavar="TASK[=SOURCE]",
         help="such as village-qa, xnli=FOLDER, xquad=hub, bits-per-byte=FILE",
     )
-    command.add_argument("--languages", help="codes such as en,sw (default: all that a task has)")
+    text = "codes such as en,sw (default: all that a task has)"
+    command.add_argument("--languages", type=language_codes, help=text)
     command.add_argument("--items", type=int, default=200, help="a task and language")
     command.add_argument("--shots", type=int, default=0, help="solved examples before each item")
     command.add_argument("--atlas", help="a measured atlas (default: the kept one, or measure now)")

@@ -12,11 +12,13 @@ from tqdm import tqdm
 
 from ..atlas.atlas import Atlas
 from ..atlas.cache import measure_cached
+from ..errors import ClasError
 from ..model.architecture import LanguageModel
 from ..model.loading import load
 from ..steering.methods import METHODS
 from ..steering.recipe import Recipe, read_recipe
 from ..text.corpus import ParallelCorpus
+from ..text.languages import canonical_codes
 
 
 def _layers(text: str) -> tuple[int, int]:
@@ -27,6 +29,22 @@ def _layers(text: str) -> tuple[int, int]:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not of the form 6-8 (layers 6 and 7, from 0)"
         ) from error
+
+
+def language_codes(text: str) -> list[str]:
+    """The codes of a list such as "en, swh_Latn", parted by commas, each in its shortest form.
+
+    Raises `ArgumentTypeError`, so that the shell says which part is no code or says a language
+    twice.
+    """
+    spelled = [part.strip() for part in text.split(",")]
+    try:
+        codes = list(canonical_codes(spelled).values())
+    except ClasError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if len(codes) < len(spelled):
+        raise argparse.ArgumentTypeError(f"{text!r} names a language twice.")
+    return codes
 
 
 RECIPE_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {  # field: type, help
