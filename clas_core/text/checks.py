@@ -13,11 +13,9 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate, combinations
 from statistics import median
 
-import regex
-
 from .languages import get_language, is_code
 from .raw import Column
-from .scripts import parts_of, script_name, script_of
+from .scripts import letters_of, script_name, script_of
 
 _LONG = 8  # times the median length, and
 _LONG_CHARACTERS = 200  # at least this long, is far longer than the others
@@ -111,9 +109,9 @@ def _unequal(name: str, columns: Sequence[Column]) -> str:
 def _foreign(column: Column) -> str | None:
     """Sentences without a letter of the language's own script."""
     script = get_language(column.code).script
-    if script == "Zyyy":
+    own = letters_of(script)
+    if own is None:
         return None
-    own = regex.compile("|".join(rf"\p{{Script={part}}}" for part in parts_of(script)))
     odd = _where(column, lambda line: not own.search(line) and any(map(script_of, line)))
     if not odd:
         return None

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..errors import ClasError
 from ..paths import ASSETS
 from .checks import find_errors
 from .languages import find_code
 from .raw import Column
-from .reading import Source, read
+from .reading import TextSource, read
 
 BUNDLED = ("village", "everyday")
 
@@ -23,10 +23,14 @@ class ParallelCorpus:
 
     `sentences` maps a language code to its sentences. All languages have equally many, none is
     empty; anything else is refused with a `ClasError` that names the place.
+
+    `is_bundled`: whether `bundled` opened it, so that it is no one's own text. A text from
+    anywhere else isn't, whatever its name.
     """
 
     name: str
     sentences: Mapping[str, Sequence[str]]
+    is_bundled: bool = field(default=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         columns = [Column(code, lines) for code, lines in self.sentences.items()]
@@ -35,6 +39,7 @@ class ParallelCorpus:
 
     @property
     def languages(self) -> tuple[str, ...]:
+        """The codes, in the order they came in."""
         return tuple(self.sentences)
 
     @property
@@ -73,15 +78,15 @@ class ParallelCorpus:
         path = ASSETS / "corpora" / f"{name}.tsv"
         if not path.is_file():
             raise ClasError(f"The bundled corpus isn't here: restore {path}.")
-        return cls.load(path)
+        return replace(cls.load(path), is_bundled=True)
 
     @classmethod
-    def open(cls, name: Source) -> ParallelCorpus:
+    def open(cls, name: TextSource) -> ParallelCorpus:
         """The bundled corpus of that name, or else what `load` finds there."""
         return cls.bundled(name) if name in BUNDLED else cls.load(name)
 
     @classmethod
-    def load(cls, source: Source, max_bytes: int | None = None) -> ParallelCorpus:
+    def load(cls, source: TextSource, max_bytes: int | None = None) -> ParallelCorpus:
         """Read parallel text in UTF-8; languages get their shortest codes (swh_Latn is sw).
 
         A path to a `.tsv` or `.csv` (the first row holds the language codes, each further row one
@@ -91,7 +96,7 @@ class ParallelCorpus:
         "hub:owner/name?config=en-sw&split=test". `corpora` has the details.
 
         Raises `ClasError` for the first problem; `check_corpus` reports all of them. `max_bytes`
-        limits the size of the files.
+        limits the size of the files, and of what is unpacked from them.
         """
         raw = read(source, max_bytes)
         if errors := [*raw.errors, *find_errors(raw.name, raw.columns)]:

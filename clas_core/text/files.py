@@ -19,6 +19,7 @@ from pathlib import Path
 
 from ..errors import ClasError
 from .languages import is_code, is_known
+from .parquet import read_parquet
 from .raw import Column, RawCorpus, parse_json, read_lines, read_text
 
 ENDINGS = (".txt", ".dev", ".devtest", ".test", ".json", ".jsonl", ".parquet")
@@ -53,7 +54,7 @@ def language_of(path: Path) -> str | None:
     return code if known and len(parts) > 1 else None
 
 
-def read_folder(folder: Path) -> RawCorpus:
+def read_folder(folder: Path, max_bytes: int | None = None) -> RawCorpus:
     """Every file of `folder` whose name tells its language, in the order of their names."""
     files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
     seconds = [path for path in files if _SECOND_REFERENCE.search(path.name)]
@@ -73,7 +74,7 @@ def read_folder(folder: Path) -> RawCorpus:
             f"{folder} holds no text file named by its language, such as en.txt{advice}."
         )
     odd = [p.name for p in files if p.suffix.lower() in ENDINGS and not language_of(p)]
-    raw = read_files(folder.name, chosen)
+    raw = read_files(folder.name, chosen, max_bytes)
     warnings = [f"{name} was left out: its name tells no language, as sw.txt does." for name in odd]
     warnings += [f"{path.name} was left out: it is a second reference." for path in seconds]
     return replace(raw, warnings=(*warnings, *raw.warnings))
@@ -95,8 +96,13 @@ def find_pair(path: Path) -> list[Path]:
     return [files[code] for code in sorted(set(named), key=pair.find) or files]
 
 
-def read_files(name: str, paths: Sequence[Path]) -> RawCorpus:
-    """One language a file, the code in its name; sentences are aligned by id or by order."""
+def read_files(name: str, paths: Sequence[Path], max_bytes: int | None = None) -> RawCorpus:
+    """One language a file, the code in its name; sentences are aligned by id or by order.
+
+    `max_bytes` limits what is unpacked from compressed files. Raises `ClasError` where it is more;
+    other problems are listed in the result.
+    """
+    left = max_bytes
     columns: list[Column] = []
     errors = []
     for path in paths:
@@ -107,7 +113,12 @@ def read_files(name: str, paths: Sequence[Path]) -> RawCorpus:
             errors.append(f"{other} and {path.name} are both {code}; keep one.")
         else:
             try:
-                columns.append(_READERS.get(path.suffix.lower(), _read_plain)(path, code))
+                if path.suffix.lower() == ".parquet":
+                    column = read_parquet(path, code, left)
+                    left = left and max(1, left - sum(map(len, column.lines)))
+                else:
+                    column = _READERS.get(path.suffix.lower(), _read_plain)(path, code)
+                columns.append(column)
             except ClasError as error:
                 errors.append(str(error))
     aligned, misfits = align(columns)
@@ -192,31 +203,15 @@ def _read_flores_jsonl(path: Path, code: str) -> Column:
     return _flores_column(path, code, rows, range(1, len(rows) + 1))
 
 
-def _read_flores_parquet(path: Path, code: str) -> Column:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError as error:
-        raise ClasError(
-            f"Reading {path.name} needs another package: pip install 'clas-studio[hub]'."
-        ) from error
-    try:
-        rows = parquet.read_table(path).to_pylist()
-    except (ArrowException, OSError) as error:
-        raise ClasError(f"{path.name} is no parquet file that can be read.") from error
-    if not all(isinstance(row.get("text"), str) for row in rows):
-        raise ClasError(f'{path.name} has no column "text".')
-    return _flores_column(path, code, rows, None)
-
-
 def _flores_column(
     path: Path, code: str, rows: Sequence[dict], numbers: Sequence[int] | None
 ) -> Column:
-    ids = [str(row["id"]) for row in rows] if all("id" in row for row in rows) else None
+    named = all(isinstance(row.get("id"), str | int) for row in rows)
+    ids = [str(row["id"]) for row in rows] if named else None
     return Column(code, [row["text"] for row in rows], path.name, numbers, ids)
 
 
 _READERS = {
     ".json": _read_xquad,
     ".jsonl": _read_flores_jsonl,
-    ".parquet": _read_flores_parquet,
 }

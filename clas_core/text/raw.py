@@ -87,8 +87,18 @@ def parse_json(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise ClasError(f"not valid JSON ({error.msg}).") from error
+    except ValueError as error:
+        raise ClasError("not valid JSON (a number of too many digits).") from error
     except RecursionError as error:
         raise ClasError("JSON nested too deeply.") from error
+
+
+def too_long(size: int, max_bytes: int) -> ClasError:
+    """What to say of text of `size` bytes where only `max_bytes` are taken."""
+    return ClasError(
+        f"The text is at least {size / 1e6:.1f} MB long, but at most {max_bytes / 1e6:.1f} MB can "
+        "be taken; give fewer sentences or languages."
+    )
 
 
 def shorten(problems: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from ..errors import ClasError
 from .checks import find_errors, find_warnings
-from .reading import Source, read
+from .reading import TextSource, read
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class CorpusReport:
         return [[*row, *[""] * (n + 1 - len(row))] for row in rows]
 
 
-def check_corpus(source: Source, max_bytes: int | None = None) -> CorpusReport:
+def check_corpus(source: TextSource, max_bytes: int | None = None) -> CorpusReport:
     """Report on `source`, in any form `ParallelCorpus.load` takes; nothing in it is refused here.
 
     More than `max_bytes` of files is an error, and they are not read.

@@ -30,6 +30,18 @@ def parts_of(script: str) -> tuple[str, ...]:
     return _PARTS.get(script, (script,))
 
 
+@lru_cache(maxsize=256)
+def letters_of(script: str) -> regex.Pattern[str] | None:
+    """What finds a letter of an ISO 15924 code; None where Unicode knows no such script, or any
+    letter may be one."""
+    if script == "Zyyy":
+        return None
+    try:
+        return regex.compile("|".join(rf"\p{{Script={part}}}" for part in parts_of(script)))
+    except regex.error:
+        return None
+
+
 @lru_cache(maxsize=4096)
 def script_of(character: str) -> str | None:
     """The Unicode script (four letters) of a letter or of a vowel sign; "Zyyy" for rare ones.

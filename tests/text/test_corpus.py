@@ -172,6 +172,20 @@ def test_open_prefers_bundled_names(tmp_path, monkeypatch):
         ParallelCorpus.open("everyday")
 
 
+def test_what_is_bundled_is_known_by_its_opening_not_its_name(tmp_path):
+    village = ParallelCorpus.bundled("village")
+    assert village.is_bundled
+    assert village.subset(["en", "sw"], 5).is_bundled
+    assert ParallelCorpus.open("everyday").is_bundled
+    for code in LINES:
+        write(tmp_path / f"everyday.{code}.txt", "\n".join(LINES[code]))
+    upload = ParallelCorpus.load(sorted(tmp_path.iterdir()))
+    assert upload.name == "everyday"
+    assert not upload.is_bundled
+    assert not upload.subset(["en"]).is_bundled
+    assert not ParallelCorpus("village", village.sentences).is_bundled
+
+
 def test_everyday_speaks_all_languages_of_xnli_and_xquad():
     """At least 120 different sentences in each, every one in its language's own script."""
     from clas_core.text.languages import LANGUAGES

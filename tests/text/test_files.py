@@ -90,6 +90,30 @@ def test_flores_plus_as_parquet(tmp_path):
     assert read(tmp_path).errors == ("deu_Latn.parquet is no parquet file that can be read.",)
 
 
+@pytest.mark.parametrize(
+    ("texts", "options"),
+    [
+        (["x" * 1000] * 50_000, {}),  # one text, referred to 50,000 times
+        (["x" * 50_000_000], {"use_dictionary": False}),
+        ([f"{n:0>5000}" for n in range(2000)], {"use_dictionary": False}),
+    ],
+)
+@pytest.mark.parametrize("codec", ["zstd", "gzip", "snappy"])
+def test_a_parquet_file_is_bounded_as_it_is_unpacked(tmp_path, texts, options, codec):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    path = tmp_path / "eng_Latn.parquet"
+    parquet.write_table(pyarrow.table({"text": texts}), path, compression=codec, **options)
+    limit = max(1_000_000, path.stat().st_size + 1)
+    assert sum(map(len, texts)) > 2 * limit
+    raw = read(path, limit)
+    assert raw.columns == ()
+    assert "can be taken; give fewer sentences" in raw.errors[0]
+    several = [path.rename(tmp_path / "swh_Latn.parquet")]
+    assert read(several).columns[0].lines == texts  # one's own files have no limit
+
+
 @pytest.mark.parametrize("given", ["corpus.en-sw.en", "corpus.en-sw.sw", "corpus.en-sw"])
 def test_moses_pair(tmp_path, given):
     write(tmp_path, {"corpus.en-sw.en": EN, "corpus.en-sw.sw": SW, "corpus.en-sw.ids": ["1", "2"]})

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from clas_core.text.languages import LANGUAGES
-from clas_core.text.scripts import parts_of, script_name, script_of
+from clas_core.text.scripts import letters_of, parts_of, script_name, script_of
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,10 @@ def test_names():
         "Chinese",
         "another",
     ]
+
+
+def test_letters_of_a_script():
+    assert letters_of("Jpan").search("カ")
+    assert not letters_of("Latn").search("дом")
+    assert letters_of("Zyyy") is None
+    assert letters_of("Aaaa") is None  # no script at all
