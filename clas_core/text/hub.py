@@ -20,8 +20,8 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from ..errors import ClasError
-from .datasets import datasets_of_the_hub
 from .files import align
+from .hub_library import hub_library
 from .languages import is_code
 from .raw import Column, RawCorpus
 
@@ -71,7 +71,7 @@ def _whole(text: str) -> int:
 
 def _fetch(repo: str, config: str | None, options: Mapping[str, str], rows: int) -> list[_Row]:
     split, revision = options.get("split", "test"), options.get("revision")
-    with datasets_of_the_hub(repo) as datasets:
+    with hub_library(repo) as datasets:
         stream = datasets.load_dataset(repo, config, split=split, revision=revision, streaming=True)
         return list(islice(stream, rows))
 

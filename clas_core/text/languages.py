@@ -73,6 +73,7 @@ class Language:
 
     @property
     def rtl(self) -> bool:
+        """Whether it is written from right to left."""
         return self.script in _RIGHT_TO_LEFT
 
     @property

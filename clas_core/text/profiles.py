@@ -110,7 +110,7 @@ def _runs(word: str) -> list[str]:
     """The runs of one to three letters in `word`, its two ends counting as a blank."""
     from langdetect.utils.ngram import NGram
 
-    found = []
+    found: list[str] = []
     for part in "".join(map(NGram.normalize, word)).split():
         padded = f" {part} "
         found += part

@@ -32,6 +32,7 @@ class CorpusReport:
 
     @property
     def languages(self) -> tuple[str, ...]:
+        """The codes, in the order they came in; those of unusable text too."""
         return tuple(self.counts)
 
     @property

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ClasError
-from ...text.datasets import datasets_of_the_hub
+from ...text.hub_library import hub_library
 from ...text.languages import canonical_codes
 
 Row = Mapping[str, Any]
@@ -24,14 +24,14 @@ def is_hub(source: str) -> bool:
 def hub_rows(source: str, repo: str, config: str, split: str) -> list[Row]:
     """The rows of a data set's `split`. Raises ClasError if it can't be had."""
     repo = _repo(source, repo)
-    with datasets_of_the_hub(f"{repo} ({config}, {split})") as datasets:
+    with hub_library(f"{repo} ({config}, {split})") as datasets:
         return list(datasets.load_dataset(repo, config, split=split))
 
 
 def hub_configs(source: str, repo: str) -> list[str]:
     """The names of a data set's configurations. Raises ClasError if it can't be had."""
     repo = _repo(source, repo)
-    with datasets_of_the_hub(repo) as datasets:
+    with hub_library(repo) as datasets:
         return list(datasets.get_dataset_config_names(repo))
 
 

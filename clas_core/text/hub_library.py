@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, through the datasets library (extra `hub`)."""
+"""The datasets library (extra `hub`), which reads the Hugging Face hub; its errors as ours."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from ..errors import ClasError
 
 
 @contextmanager
-def datasets_of_the_hub(what: str) -> Iterator[Any]:
-    """The datasets library. `what` is said to be unreadable if it raises what it does for no
-    network and for an unknown repository, configuration or split: a ClasError then."""
+def hub_library(what: str) -> Iterator[Any]:
+    """The module `datasets`, for the length of a `with`.
+
+    `what` names the data set. Raises a ClasError that says it can't be read for what the library
+    raises without network or for an unknown repository, configuration or split.
+    """
     try:
         import datasets
         from datasets.exceptions import DatasetsError
