@@ -12,19 +12,19 @@ from typing import Any, TypeVar
 from ..atlas.atlas import Atlas
 from ..errors import ClasError
 from ..evaluation.judging.comparison import Comparison, compare
+from ..evaluation.judging.conditions import Condition, standard_conditions, with_baselines
 from ..evaluation.judging.engine import (
-    Cell,
-    Column,
+    ConditionScores,
+    TaskRun,
     load_items,
-    reporting_columns,
-    run,
-    tuning_columns,
+    reporting_runs,
+    run_tasks,
+    tuning_runs,
 )
 from ..evaluation.judging.finding import Finding, Shift, find_all, measure_shifts
 from ..evaluation.judging.items import Chosen, Split, Task, Test, Validation
 from ..evaluation.judging.prompting import Prompting
 from ..evaluation.judging.results import Log, Results, collect, describe
-from ..evaluation.judging.rows import Row, standard_rows, with_baselines
 from ..evaluation.judging.sweep import (
     Between,
     Sweep,
@@ -32,11 +32,11 @@ from ..evaluation.judging.sweep import (
     load_chosen,
     random_search,
     save_chosen,
-    setting_rows,
+    setting_conditions,
     summarise,
-    sweep_columns,
+    sweep_runs,
 )
-from ..evaluation.judging.workers import Source, run_in_processes
+from ..evaluation.judging.workers import WorkerSetup, run_in_processes
 from ..evaluation.tasks import Likelihood, open_task
 from ..evaluation.telling.report import write_report
 from ..evaluation.telling.tables import cell_text, score_text, to_csv, to_json, to_latex
@@ -59,18 +59,18 @@ def evaluate(arguments: argparse.Namespace) -> None:
     atlas, prompting = atlas_of(arguments, recipe, lm), Prompting.of(recipe, lm)
     if chosen:
         loaded = load_items(tasks, Test, codes, arguments.items)
-        columns = reporting_columns(loaded, chosen, arguments.controls, prompting=prompting)
-        results: Results[Any] = _measure(arguments, recipe, lm, atlas, Test, columns)
-        rows = columns[0].rows
+        runs = reporting_runs(loaded, chosen, arguments.controls, prompting=prompting)
+        results: Results[Any] = _measure(arguments, recipe, lm, atlas, Test, runs)
+        conditions = runs[0].conditions
     else:
         recipes = with_baselines(recipe) if arguments.baselines else (recipe,)
-        rows = standard_rows(recipes, arguments.controls)
+        conditions = standard_conditions(recipes, arguments.controls)
         tried = load_items(tasks, Validation, codes, arguments.items)
-        tuned = tuning_columns(tried, rows, prompting=prompting)
+        tuned = tuning_runs(tried, conditions, prompting=prompting)
         results = _measure(arguments, recipe, lm, atlas, Validation, tuned)
     results.save(arguments.out)
     if arguments.finding:
-        results = _with_shifts(results, lm, atlas, recipe, rows)
+        results = _with_shifts(results, lm, atlas, recipe, conditions)
         results.save(arguments.out)
     _put_out(arguments, results)
 
@@ -90,15 +90,15 @@ def sweep(arguments: argparse.Namespace) -> None:
     lm = open_model(recipe)
     atlas, prompting = atlas_of(arguments, recipe, lm), Prompting.of(recipe, lm)
     loaded = load_items(tasks, Validation, codes, arguments.items)
-    columns = sweep_columns(loaded, settings, together=arguments.together, prompting=prompting)
-    results = _measure(arguments, recipe, lm, atlas, Validation, columns)
+    runs = sweep_runs(loaded, settings, together=arguments.together, prompting=prompting)
+    results = _measure(arguments, recipe, lm, atlas, Validation, runs)
     found = summarise(results, settings, num_layers=lm.num_layers)
     save_chosen(arguments.out, [found.chosen])
     if arguments.results:
         results.save(arguments.results)
         if arguments.finding:
-            rows = setting_rows(settings)
-            _with_shifts(results, lm, atlas, recipe, rows).save(arguments.results)
+            conditions = setting_conditions(settings)
+            _with_shifts(results, lm, atlas, recipe, conditions).save(arguments.results)
     _print_sweep(found, arguments.json)
 
 
@@ -130,24 +130,24 @@ def _measure(
     lm: LanguageModel,
     atlas: Atlas,
     split: type[S],
-    columns: Sequence[Column[S]],
+    runs: Sequence[TaskRun[S]],
 ) -> Results[S]:
-    """The results of these columns; those in the log aren't measured again."""
-    about = describe(lm, atlas, split, columns)
+    """The results of these runs; those in the log aren't measured again."""
+    about = describe(lm, atlas, split, runs)
     log = Log(arguments.log, split, about) if arguments.log else None
-    left = columns if log is None else log.open_columns(columns)
-    cells: list[Cell[S]] = []
+    left = runs if log is None else log.unfinished(runs)
+    scores: list[ConditionScores[S]] = []
     with bar("scoring", "item") as progress:
         if arguments.workers == 1 and not arguments.cluster:
-            found = run(lm, atlas, left, progress)
+            found = run_tasks(lm, atlas, left, progress)
         else:
-            source = Source(recipe, atlas)
+            setup = WorkerSetup(recipe, atlas)
             found = run_in_processes(
-                source, left, arguments.workers, progress, cluster=arguments.cluster
+                setup, left, arguments.workers, progress, cluster=arguments.cluster
             )
-        for column in collect(log, found):
-            cells += column
-    return Results(tuple(cells), about) if log is None else log.results(columns)
+        for some in collect(log, found):
+            scores += some
+    return Results(tuple(scores), about) if log is None else log.results(runs)
 
 
 _OF_MODEL = ("model", "revision", "dtype", "corpus", "chat", "system")
@@ -174,14 +174,14 @@ def _with_shifts(
     lm: LanguageModel,
     atlas: Atlas,
     recipe: Recipe,
-    rows: Sequence[Row],
+    conditions: Sequence[Condition],
 ) -> Results[S]:
-    """The same results, and how far every row's plans move the languages."""
+    """The same results, and how far every condition's plans move the languages."""
     corpus = ParallelCorpus.open(recipe.corpus)
-    codes = {cell.scores.language for cell in results.cells}
+    codes = {one.scores.language for one in results.scores}
     with bar("moving", "plan") as progress:
-        shifts = measure_shifts(lm, atlas, rows, corpus, codes, progress=progress)
-    return Results(results.cells, {**results.about, "shifts": [vars(one) for one in shifts]})
+        shifts = measure_shifts(lm, atlas, conditions, corpus, codes, progress=progress)
+    return Results(results.scores, {**results.about, "shifts": [vars(one) for one in shifts]})
 
 
 def _put_out(arguments: argparse.Namespace, results: Results[Any]) -> None:
@@ -213,7 +213,7 @@ def _findings(comparison: Comparison) -> list[Finding]:
 
 def _load_sweep(path: str) -> tuple[Sweep, int]:
     results = Results.load(path, Validation)
-    recipes = [row["recipe"] for row in results.about["rows"] if "recipe" in row]
+    recipes = [one["recipe"] for one in results.about["conditions"] if "recipe" in one]
     settings = [Recipe.from_json(json.dumps(recipe)) for recipe in recipes]
     layers = results.about["layers"]
     return summarise(results, settings, num_layers=layers), layers
@@ -228,14 +228,14 @@ def _load_any(path: str) -> Results[Any]:
 
 
 def _table(comparison: Comparison, task: str, metric: str) -> str:
-    """Gains by row and language, as plain text."""
+    """Gains by condition and language, as plain text."""
     codes = comparison.languages(task)
-    rows = [comparison.get(comparison.rows[0], task, metric, code) for code in codes]
-    lines = [[f"{task}, {metric}", *codes], ["unsteered, score", *map(score_text, rows)]]
-    for row in comparison.rows:
-        cells = [comparison.get(row, task, metric, code) for code in codes]
+    conditions = [comparison.get(comparison.conditions[0], task, metric, code) for code in codes]
+    lines = [[f"{task}, {metric}", *codes], ["unsteered, score", *map(score_text, conditions)]]
+    for condition in comparison.conditions:
+        cells = [comparison.get(condition, task, metric, code) for code in codes]
         if any(cells):
-            lines.append([row, *map(cell_text, cells)])
+            lines.append([condition, *map(cell_text, cells)])
     widths = [max(map(len, column)) for column in zip(*lines)]
     return (
         "\n".join(

@@ -14,7 +14,10 @@ Make = Callable[[Any, str, Callable[[argparse.Namespace], None], str], argparse.
 def add_commands(commands: Any, with_recipe: Make) -> None:
     """Add the commands to a parser; `with_recipe` makes one that takes a recipe's options."""
     evaluate = with_recipe(
-        commands, "evaluate", _run("evaluate"), "score tasks unsteered, steered, and at random"
+        commands,
+        "evaluate",
+        _run("evaluate"),
+        "score tasks unsteered, steered, and under random controls",
     )
     _items(evaluate)
     evaluate.add_argument(
@@ -27,7 +30,12 @@ def add_commands(commands: Any, with_recipe: Make) -> None:
     evaluate.add_argument(
         "--baselines", action="store_true", help="add IntMu, LAPE, LanguageArithmetic and DiffMean"
     )
-    evaluate.add_argument("--controls", type=int, default=3, help="rows on random neurons")
+    evaluate.add_argument(
+        "--controls",
+        type=int,
+        default=3,
+        help="random controls: the same numbers on random neurons",
+    )
     evaluate.add_argument("--out", required=True, help="the results to write (.json)")
     _outputs(evaluate)
 
@@ -84,7 +92,7 @@ def _items(command: argparse.ArgumentParser) -> None:
     command.add_argument("--items", type=int, default=200, help="a task and language")
     command.add_argument("--shots", type=int, default=0, help="solved examples before each item")
     command.add_argument("--atlas", help="a measured atlas (default: the kept one, or measure now)")
-    command.add_argument("--log", help="write cells down as they are done, and go on from there")
+    command.add_argument("--log", help="write scores down as they are done, and go on from there")
     command.add_argument("--workers", type=int, default=1, help="processes")
     command.add_argument("--cluster", action="store_true", help="place the processes by Ray")
 

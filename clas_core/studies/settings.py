@@ -17,13 +17,19 @@ from typing import Any, TypeVar
 
 from ..atlas.atlas import Atlas
 from ..evaluation.judging.comparison import compare
-from ..evaluation.judging.engine import Cell, Column, load_items, reporting_columns, tuning_columns
+from ..evaluation.judging.conditions import CONTROL, UNSTEERED, Condition, with_baselines
+from ..evaluation.judging.engine import (
+    ConditionScores,
+    TaskRun,
+    load_items,
+    reporting_runs,
+    tuning_runs,
+)
 from ..evaluation.judging.finding import find_all, measure_shifts
 from ..evaluation.judging.items import Chosen, Split, Test, Validation
 from ..evaluation.judging.results import Log, Results, collect, describe
-from ..evaluation.judging.rows import CONTROL, UNSTEERED, Row, with_baselines
-from ..evaluation.judging.sweep import Sweep, grid, random_search, summarise, sweep_columns
-from ..evaluation.judging.workers import Source, run_in_processes
+from ..evaluation.judging.sweep import Sweep, grid, random_search, summarise, sweep_runs
+from ..evaluation.judging.workers import WorkerSetup, run_in_processes
 from ..evaluation.tasks import Likelihood, open_task
 from ..evaluation.telling.tables import to_json
 from ..model.architecture import LanguageModel
@@ -73,8 +79,8 @@ class Study:
         What `before` measured isn't measured again: its settings come first in `settings`.
         """
         loaded = load_items(self._judged, Validation, None, items)
-        known = () if before is None else before.results.cells
-        results = self._run(Validation, sweep_columns(loaded, settings), stage, known)
+        known = () if before is None else before.results.scores
+        results = self._run(Validation, sweep_runs(loaded, settings), stage, known)
         return summarise(results, settings, num_layers=self.lm.num_layers)
 
     def follow(
@@ -83,12 +89,15 @@ class Study:
         """The setting and its random control over all strengths, on validation items: mean change
         of log p(true answer), in nats; and whether gains go with separation over strengths and
         languages."""
-        rows = [Row(UNSTEERED)]
+        conditions = [Condition(UNSTEERED)]
         for alpha in STRENGTHS:
             at = replace(recipe, alpha=alpha)
-            rows += [Row(f"{alpha:g}", at), Row(f"{CONTROL}{alpha:g}", at, control=0)]
-        columns = tuning_columns(load_items(self._judged, Validation, None, items), rows)
-        results = self._run(Validation, columns, "Following the strength")
+            conditions += [
+                Condition(f"{alpha:g}", at),
+                Condition(f"{CONTROL}{alpha:g}", at, control=0),
+            ]
+        runs = tuning_runs(load_items(self._judged, Validation, None, items), conditions)
+        results = self._run(Validation, runs, "Following the strength")
         gains = [
             {
                 "alpha": alpha,
@@ -97,45 +106,47 @@ class Study:
             }
             for alpha in STRENGTHS
         ]
-        steered = [row for row in rows if row.recipe is not None and row.control is None]
+        steered = [one for one in conditions if one.recipe is not None and one.control is None]
         return gains, self._findings(results, steered)
 
     def report(self, chosen: Sequence[Chosen[Recipe]], items: int) -> dict[str, Any]:
         """The chosen settings on test items, as plain data: comparison and findings."""
         loaded = load_items(self._tasks, Test, None, items)
-        columns = reporting_columns(loaded, chosen)
-        results = self._run(Test, columns, "Reporting on test items")
+        runs = reporting_runs(loaded, chosen)
+        results = self._run(Test, runs, "Reporting on test items")
         data: dict[str, Any] = json.loads(to_json(compare(results)))
-        return {**data, "findings": self._findings(results, columns[0].rows)}
+        return {**data, "findings": self._findings(results, runs[0].conditions)}
 
-    def _findings(self, results: Results[Any], rows: Sequence[Row]) -> list[dict[str, Any]]:
+    def _findings(
+        self, results: Results[Any], conditions: Sequence[Condition]
+    ) -> list[dict[str, Any]]:
         """Do gains go with languages drawing apart? For each task, as plain data."""
         comparison, corpus = compare(results), ParallelCorpus.bundled("village")
-        shifts = measure_shifts(self.lm, self.atlas, rows, corpus)
+        shifts = measure_shifts(self.lm, self.atlas, conditions, corpus)
         return [asdict(finding) for finding in find_all(comparison, shifts)]
 
     def _run(
         self,
         split: type[S],
-        columns: Sequence[Column[S]],
+        runs: Sequence[TaskRun[S]],
         stage: str,
-        known: Sequence[Cell[S]] = (),
+        known: Sequence[ConditionScores[S]] = (),
     ) -> Results[S]:
-        about = describe(self.lm, self.atlas, split, columns)
+        about = describe(self.lm, self.atlas, split, runs)
         log = Log(self._folder / f"{stage}.jsonl", split, about)
-        if not log.cells:
+        if not log.scores:
             log.add(known)
-        left = log.open_columns(columns)
+        left = log.unfinished(runs)
 
         def progress(done: int, total: int) -> None:
             self._progress(stage, done, total)
 
-        found: Iterator[tuple[Cell[S], ...]] = run_in_processes(
-            Source(Recipe(), self.atlas), left, self._workers, progress
+        found: Iterator[tuple[ConditionScores[S], ...]] = run_in_processes(
+            WorkerSetup(Recipe(), self.atlas), left, self._workers, progress
         )
         for _ in collect(log, found):
             pass
-        return log.results(columns)
+        return log.results(runs)
 
 
 def study(
@@ -193,13 +204,13 @@ def _changes(recipe: Recipe) -> bool:
     return max(recipe.beta - 1, 1 - recipe.gamma) == 1
 
 
-def _mean_gain(results: Results[Validation], row: str) -> float:
+def _mean_gain(results: Results[Validation], condition: str) -> float:
     """Over the languages that are steered for, English left out, and both tasks."""
     gains: list[float] = []
     for task, metric in results.measures:
         for code in results.languages(task):
             before = results.get(UNSTEERED, task, metric, code)
-            after = results.get(row, task, metric, code)
+            after = results.get(condition, task, metric, code)
             if code != "en" and before is not None and after is not None:
                 gains += after.minus(before)
     return round(fmean(gains), 4)

@@ -11,7 +11,7 @@ from scipy import stats
 
 from clas_core.errors import ClasError
 from clas_core.evaluation.judging.comparison import MEAN, compare
-from clas_core.evaluation.judging.engine import Cell
+from clas_core.evaluation.judging.engine import ConditionScores
 from clas_core.evaluation.judging.items import Scores, Test
 from clas_core.evaluation.judging.results import Results
 from clas_core.evaluation.telling.figures import gains_figure
@@ -27,7 +27,7 @@ ABOUT = {
     "revision": "abc",
     "weights": "0123",
     "split": "test",
-    "rows": [{"name": "CLAS", "hash": "123456789abc"}],
+    "conditions": [{"name": "CLAS", "hash": "123456789abc"}],
     "versions": {"torch": "2"},
     "date": "2026-01-01",
 }
@@ -48,18 +48,18 @@ def comparison():
     table = {
         "unsteered": {"en": right(20), "es": right(20), "hi": right(20)},
         "CLAS": {"en": right(18), "es": right(32), "hi": right(21)},
-        "random 0": {"en": right(20), "es": right(20), "hi": right(22)},
-        "random 1": {"en": right(20), "es": right(33), "hi": right(21)},
+        "random control 0": {"en": right(20), "es": right(20), "hi": right(22)},
+        "random control 1": {"en": right(20), "es": right(33), "hi": right(21)},
     }
-    cells = [
-        Cell(row, scores(values, language))
-        for row, columns in table.items()
+    found = [
+        ConditionScores(condition, scores(values, language))
+        for condition, columns in table.items()
         for language, values in columns.items()
     ]
-    for row, level in (("unsteered", 2.0), ("CLAS", 1.5)):
+    for condition, level in (("unsteered", 2.0), ("CLAS", 1.5)):
         values = [level + 0.01 * (k % 3) for k in range(N)]
-        cells.append(Cell(row, scores(values, "es", "bits_per_byte")))
-    return compare(Results(tuple(cells), ABOUT))
+        found.append(ConditionScores(condition, scores(values, "es", "bits_per_byte")))
+    return compare(Results(tuple(found), ABOUT))
 
 
 def test_gains_are_paired(comparison):
@@ -123,7 +123,7 @@ def test_json(comparison):
     assert data["about"] == {**ABOUT, "seed": 0}
     assert data["differences"][1]["gain"] == pytest.approx(0.3)
     assert data["control_wins"][0] == {
-        "row": "CLAS",
+        "condition": "CLAS",
         "task": "a task",
         "metric": "accuracy",
         "share": pytest.approx(0.625),
@@ -144,7 +144,7 @@ def test_the_verdict_names_what_is_more_than_chance(comparison):
     assert first.startswith("a task, accuracy: +16.25 points (95 % between ")
     assert " in the mean of 2 languages; better in Spanish; English −5.00 points" in first
     assert first.endswith("do better in 62% of cases, ties counted half.")
-    assert verdict(comparison, "random 0")[0].startswith("a task, accuracy: +2.50 points")
+    assert verdict(comparison, "random control 0")[0].startswith("a task, accuracy: +2.50 points")
 
 
 def test_one_language_is_told_by_itself(comparison):
@@ -159,9 +159,9 @@ def test_one_language_is_told_by_itself(comparison):
 
 def test_the_headline_goes_by_the_mean_s_interval(comparison):
     assert headline(comparison) == "it helps in a task"
-    assert headline(comparison, "random 0") == "no gain and no loss beyond chance"
+    assert headline(comparison, "random control 0") == "no gain and no loss beyond chance"
     assert answer(comparison)[0] == "CLAS: it helps in a task."
-    swept = [replace(d, row="alpha=1") for d in comparison.differences]
+    swept = [replace(d, condition="alpha=1") for d in comparison.differences]
     assert answer(replace(comparison, differences=tuple(swept))) == []
 
 
@@ -188,8 +188,8 @@ def test_the_report_stands_alone(comparison):
     assert "<model>" not in html
     assert "+30.00" in html
     assert (
-        "How often CLAS&#x27;s numbers on random neurons did better, ties counted half: CLAS 62"
-        in html
+        "How often random controls of CLAS (the same numbers on random neurons) did better, "
+        "ties counted half: CLAS 62" in html
     )
     page = html[html.index("</head>") :]
     assert "http://" not in page
@@ -201,7 +201,7 @@ def test_the_report_stands_alone(comparison):
 def test_the_figure_shows_every_gain_in_points(comparison):
     figure = gains_figure(comparison, "a task", "accuracy")
     traces = {trace.name: trace for trace in figure.data}
-    assert [trace.name for trace in figure.data] == ["CLAS", *["random neurons"] * 2]
+    assert [trace.name for trace in figure.data] == ["CLAS", *["random control"] * 2]
     assert traces["CLAS"].x == ("mean", "English", "Spanish", "Hindi")
     assert traces["CLAS"].y == pytest.approx((16.25, -5.0, 30.0, 2.5))
     es = comparison.get("CLAS", "a task", "accuracy", "es").gain

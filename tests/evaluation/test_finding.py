@@ -9,8 +9,8 @@ from small_tasks import RECIPE
 from clas_core.atlas.atlas import Atlas
 from clas_core.errors import ClasError
 from clas_core.evaluation.judging.comparison import Comparison, Difference
+from clas_core.evaluation.judging.conditions import Condition, standard_conditions
 from clas_core.evaluation.judging.finding import Shift, find, measure_shifts
-from clas_core.evaluation.judging.rows import Row, standard_rows
 from clas_core.evaluation.judging.statistics import Interval
 from clas_core.evaluation.telling.figures import finding_figure, retrieval_figure
 from clas_core.running.separation import separation
@@ -18,7 +18,10 @@ from clas_core.running.states import hidden_states
 from clas_core.steering.recipe import Recipe
 from clas_core.text.corpus import ParallelCorpus
 
-ROWS = (*standard_rows([RECIPE], controls=1), Row("IntMu", Recipe(method="IntMu", tau=0.3)))
+CONDITIONS = (
+    *standard_conditions([RECIPE], controls=1),
+    Condition("IntMu", Recipe(method="IntMu", tau=0.3)),
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +40,14 @@ def silhouette(lm, corpus, plan, code):
 def test_shifts(tiny_lm, atlas, tiny_corpus):
     seen = []
     shifts = measure_shifts(
-        tiny_lm, atlas, ROWS, tiny_corpus, progress=lambda *done: seen.append(done)
+        tiny_lm, atlas, CONDITIONS, tiny_corpus, progress=lambda *done: seen.append(done)
     )
-    names = {row.name: row for row in ROWS}
-    assert {shift.row for shift in shifts} <= {"CLAS", "random 0", "IntMu"}
+    names = {condition.name: condition for condition in CONDITIONS}
+    assert {shift.condition for shift in shifts} <= {"CLAS", "random control 0", "IntMu"}
     assert {shift.language for shift in shifts} == {"es", "hi", "sw"}
     assert seen[-1] == (len(shifts), len(shifts))
     for shift in shifts:
-        plan = names[shift.row].plan(atlas, shift.language)
+        plan = names[shift.condition].plan(atlas, shift.language)
         moved = silhouette(tiny_lm, tiny_corpus, plan, shift.language)
         still = silhouette(tiny_lm, tiny_corpus, None, shift.language)
         assert shift.separation == pytest.approx(moved - still, abs=1e-4)
@@ -54,32 +57,34 @@ def test_shifts(tiny_lm, atlas, tiny_corpus):
 
 def test_some_languages_and_sentences(tiny_lm, atlas, tiny_corpus):
     """Fewer targets don't change a target's number; fewer sentences do."""
-    row = ROWS[1]
-    whole = measure_shifts(tiny_lm, atlas, [row], tiny_corpus)
-    (one,) = measure_shifts(tiny_lm, atlas, [row], tiny_corpus, ["sw", "en"])
+    condition = CONDITIONS[1]
+    whole = measure_shifts(tiny_lm, atlas, [condition], tiny_corpus)
+    (one,) = measure_shifts(tiny_lm, atlas, [condition], tiny_corpus, ["sw", "en"])
     assert one in whole
-    (few,) = measure_shifts(tiny_lm, atlas, [row], tiny_corpus, ["sw"], sentences=3)
+    (few,) = measure_shifts(tiny_lm, atlas, [condition], tiny_corpus, ["sw"], sentences=3)
     assert few.separation != one.separation
 
 
 def test_parallel_text_needs_the_anchor(tiny_lm, atlas, tiny_corpus):
     with pytest.raises(ClasError, match="parallel text in 'en'"):
-        measure_shifts(tiny_lm, atlas, ROWS, ParallelCorpus("x", {"sw": ["Paka."]}))
+        measure_shifts(tiny_lm, atlas, CONDITIONS, ParallelCorpus("x", {"sw": ["Paka."]}))
 
 
 def comparison(gains):
-    """One task's gains by (row, language)."""
+    """One task's gains by (condition, language)."""
     fixed = {"before": 0.5, "after": 0.5, "p": 1.0, "p_holm": 1.0, "detectable": 0.1, "items": 10}
     differences = tuple(
-        Difference(row, "task", "f1", code, gain=Interval(gain, gain, gain), **fixed)
-        for (row, code), gain in gains.items()
+        Difference(condition, "task", "f1", code, gain=Interval(gain, gain, gain), **fixed)
+        for (condition, code), gain in gains.items()
     )
     return Comparison(differences, {}, {})
 
 
 def test_the_finding():
     generator = torch.Generator().manual_seed(0)
-    keys = [(row, code) for row in ("a", "b") for code in ("es", "hi", "sw", "th", "tr")]
+    keys = [
+        (condition, code) for condition in ("a", "b") for code in ("es", "hi", "sw", "th", "tr")
+    ]
     numbers = torch.randn(len(keys), 3, generator=generator).tolist()
     shifts = [Shift(*key, x, y) for key, (x, y, _) in zip(keys, numbers)]
     table = comparison({key: gain for key, (*_, gain) in zip(keys, numbers)})

@@ -10,7 +10,12 @@ from small_tasks import RECIPE, SmallTask
 
 from clas_core.atlas.atlas import Atlas
 from clas_core.errors import ClasError
-from clas_core.evaluation.judging.engine import Cell, load_items, reporting_columns, run
+from clas_core.evaluation.judging.engine import (
+    ConditionScores,
+    load_items,
+    reporting_runs,
+    run_tasks,
+)
 from clas_core.evaluation.judging.items import Scores, Test, Validation
 from clas_core.evaluation.judging.results import Results
 from clas_core.evaluation.judging.sweep import (
@@ -19,10 +24,10 @@ from clas_core.evaluation.judging.sweep import (
     load_chosen,
     random_search,
     save_chosen,
-    setting_rows,
+    setting_conditions,
     strength,
     summarise,
-    sweep_columns,
+    sweep_runs,
 )
 from clas_core.evaluation.telling.figures import sweep_heatmap
 from clas_core.steering.recipe import Recipe
@@ -35,7 +40,7 @@ def test_grid():
     assert len(settings) == 6
     assert [recipe.alpha for recipe in settings] == [0.5, 0.5, 1.0, 1.0, 2.0, 2.0]
     assert {recipe.beta for recipe in settings} == {RECIPE.beta}
-    names = [row.name for row in setting_rows(settings)]
+    names = [condition.name for condition in setting_conditions(settings)]
     assert names[:2] == ["alpha=0.5 layers=1-3", "alpha=0.5 layers=2-3"]
     with pytest.raises(ClasError, match="can't change 'prompt'"):
         grid(RECIPE, {"prompt": ("a",)})
@@ -64,15 +69,15 @@ def test_random_search_ends_with_the_grid():
 def table(means):
     """Results in which setting k scores `means[k]` on 40 items, and the unsteered model 0."""
     settings = grid(RECIPE, {"alpha": tuple(0.5 * (k + 1) for k in range(len(means)))})
-    names = ["unsteered", *(row.name for row in setting_rows(settings))]
+    names = ["unsteered", *(condition.name for condition in setting_conditions(settings))]
     keys = tuple(f"v{k}" for k in range(40))
-    cells = [
-        Cell(name, Scores("task", code, Validation, "f1", keys, keys, values))
+    found = [
+        ConditionScores(name, Scores("task", code, Validation, "f1", keys, keys, values))
         for name, mean in zip(names, [0.0, *means])
         for code in ("en", "sw")
         for values in [tuple((mean if code == "sw" else 9.0) + 0.1 * (k % 2) for k in range(40))]
     ]
-    return settings, Results(tuple(cells), {})
+    return settings, Results(tuple(found), {})
 
 
 def test_the_smallest_setting_that_is_as_good_as_the_best():
@@ -91,17 +96,17 @@ def test_a_noisy_best_gives_way_to_a_smaller_setting():
     settings, results = table([0.1, 0.3, 0.31])
     noisy = [
         replace(
-            cell,
+            one,
             scores=replace(
-                cell.scores,
+                one.scores,
                 values=tuple(
-                    v + (0.5 if k % 7 == 0 else -0.5 / 6) for k, v in enumerate(cell.scores.values)
+                    v + (0.5 if k % 7 == 0 else -0.5 / 6) for k, v in enumerate(one.scores.values)
                 ),
             ),
         )
-        if cell.row == "alpha=1.5"
-        else cell
-        for cell in results.cells
+        if one.condition == "alpha=1.5"
+        else one
+        for one in results.scores
     ]
     sweep = summarise(Results(tuple(noisy), {}), settings, num_layers=3)
     assert (sweep.best, sweep.suggested) == (2, 1)
@@ -111,16 +116,20 @@ def test_the_heatmap_is_of_the_suggested_setting_s_kind():
     """Strength by layers; what differs in tau isn't shown, what wasn't tried is blank."""
     values = {"alpha": (0.5, 1.0), "tau": (0.2, 0.3), "layers": ((1, 3), (2, 3))}
     settings = grid(RECIPE, values)[:-1]
-    names = ["unsteered", *(row.name for row in setting_rows(settings))]
-    cells = [
-        Cell(name, Scores("task", "sw", Validation, "f1", ("a", "b"), ("a", "b"), (gain, gain)))
+    names = ["unsteered", *(condition.name for condition in setting_conditions(settings))]
+    found = [
+        ConditionScores(
+            name, Scores("task", "sw", Validation, "f1", ("a", "b"), ("a", "b"), (gain, gain))
+        )
         for name, gain in zip(names, [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.9])
     ]
-    sweep = summarise(Results(tuple(cells), {}), settings, num_layers=3)
+    sweep = summarise(Results(tuple(found), {}), settings, num_layers=3)
     assert sweep.tried[sweep.suggested].name == "alpha=1 tau=0.3 layers=1-3"
     (heat,) = sweep_heatmap(sweep, 3).data
     assert (heat.x, heat.y) == (("0.5", "1"), ("2 to 3", "3"))
-    shown = [[None if value is None else round(value, 6) for value in row] for row in heat.z]
+    shown = [
+        [None if value is None else round(value, 6) for value in condition] for condition in heat.z
+    ]
     assert shown == [[0.3, 0.9], [0.4, None]]
     assert heat.text[0][1] == "+0.900<br>[+0.900, +0.900]"
 
@@ -137,11 +146,13 @@ def test_metrics_of_other_units_count_alike():
         ("bits_per_byte", "alpha=0.5"): (100.0, 300.0, 100.0, 300.0),
         ("bits_per_byte", "alpha=1"): (90.0, 290.0, 90.0, 290.0),
     }
-    cells = [
-        Cell(row, Scores(f"task {metric}", "sw", Validation, metric, keys, keys, values))
-        for (metric, row), values in table.items()
+    found = [
+        ConditionScores(
+            condition, Scores(f"task {metric}", "sw", Validation, metric, keys, keys, values)
+        )
+        for (metric, condition), values in table.items()
     ]
-    sweep = summarise(Results(tuple(cells), {}), settings, num_layers=3)
+    sweep = summarise(Results(tuple(found), {}), settings, num_layers=3)
     gains = [one.gain.estimate for one in sweep.tried]
     assert gains == pytest.approx([0.5 / 0.5 / 2, 10 / 100 / 2])
 
@@ -149,7 +160,7 @@ def test_metrics_of_other_units_count_alike():
 def test_an_unfinished_sweep_has_no_winner():
     settings, results = table([0.1, 0.3])
     with pytest.raises(ClasError, match="isn't finished"):
-        summarise(Results(results.cells[:-1], {}), settings, num_layers=3)
+        summarise(Results(results.scores[:-1], {}), settings, num_layers=3)
 
 
 def test_strength():
@@ -164,16 +175,16 @@ def test_from_sweep_to_report(tmp_path, tiny_lm, tiny_corpus):
     """The whole way: sweep on validation items, keep the choice, report on test items."""
     atlas = Atlas.measure(tiny_lm, tiny_corpus)
     task, settings = SmallTask("choice"), grid(RECIPE, VALUES)
-    columns = sweep_columns(load_items([task], Validation, ["en", "sw"], 4), settings, together=4)
-    assert [len(column.rows) for column in columns] == [1, 1, 4, 4, 2, 2]
-    cells = [cell for cells in run(tiny_lm, atlas, columns) for cell in cells]
-    sweep = summarise(Results(tuple(cells), {}), settings, num_layers=3)
+    runs = sweep_runs(load_items([task], Validation, ["en", "sw"], 4), settings, together=4)
+    assert [len(run.conditions) for run in runs] == [1, 1, 4, 4, 2, 2]
+    found = [one for found in run_tasks(tiny_lm, atlas, runs) for one in found]
+    sweep = summarise(Results(tuple(found), {}), settings, num_layers=3)
     save_chosen(tmp_path / "chosen.json", [sweep.chosen])
     chosen = load_chosen(tmp_path / "chosen.json")
     assert chosen == (sweep.chosen,)
-    columns = reporting_columns(load_items([task], Test, ["sw"], 4), chosen, controls=1)
-    reported = [cell for cells in run(tiny_lm, atlas, columns) for cell in cells]
-    assert {cell.scores.split for cell in reported} == {Test}
+    runs = reporting_runs(load_items([task], Test, ["sw"], 4), chosen, controls=1)
+    reported = [one for found in run_tasks(tiny_lm, atlas, runs) for one in found]
+    assert {one.scores.split for one in reported} == {Test}
 
 
 def test_a_forged_choice_is_refused(tmp_path):

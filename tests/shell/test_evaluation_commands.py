@@ -54,14 +54,14 @@ def test_from_sweep_to_report(common, tmp_path, capsys):
     options = [*common, "--chosen", str(chosen), "--controls", "1", "--out", str(results)]
     assert main(["evaluate", *options]) == 0
     assert "bits-per-byte, bits_per_byte" in capsys.readouterr().out
-    assert Results.load(results, Test).rows == ("unsteered", "CLAS", "random 0")
+    assert Results.load(results, Test).conditions == ("unsteered", "CLAS", "random control 0")
 
     out = {form: tmp_path / f"out.{form}" for form in ("csv", "latex", "html")}
     forms = [text for form, path in out.items() for text in (f"--{form}", str(path))]
     assert main(["report", str(results), "--sweep", str(swept), *forms]) == 0
     text = {form: path.read_text("utf-8") for form, path in out.items()}
     lines = [line for line in text["csv"].splitlines() if not line.startswith("#")]
-    assert {line["row"] for line in csv.DictReader(lines)} == {"CLAS", "random 0"}
+    assert {line["condition"] for line in csv.DictReader(lines)} == {"CLAS", "random control 0"}
     assert "\\toprule" in text["latex"]
     assert "The sweep" in text["html"]
     assert "drawing apart?" not in text["html"]  # three languages are too few to tell
@@ -89,7 +89,7 @@ def test_a_log_is_gone_on_with(common, tmp_path, capsys, monkeypatch):
     assert again == first
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
     assert main(["evaluate", *options, "--beta", "3", "--out", str(tmp_path / "x.json")]) == 1
-    assert "a run with other rows" in capsys.readouterr().err
+    assert "a measurement with other conditions" in capsys.readouterr().err
 
 
 def test_baselines(common, tmp_path, capsys):
@@ -97,8 +97,16 @@ def test_baselines(common, tmp_path, capsys):
     options = ["--languages", "en,sw", "--baselines", "--controls", "1"]
     assert main(["evaluate", *common, *SETTINGS, *options, *out]) == 0
     text = capsys.readouterr().out
-    for row in ("unsteered", "CLAS", "IntMu", "LAPE", "LanguageArithmetic", "DiffMean", "random 0"):
-        assert f"\n{row}" in text
+    for condition in (
+        "unsteered",
+        "CLAS",
+        "IntMu",
+        "LAPE",
+        "LanguageArithmetic",
+        "DiffMean",
+        "random control 0",
+    ):
+        assert f"\n{condition}" in text
     assert text.splitlines()[0].split()[-2:] == ["en", "sw"]
 
 

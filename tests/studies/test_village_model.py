@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import clas_core as clas
-from clas_core.evaluation.judging.engine import Work, predict
+from clas_core.evaluation.judging.conditions import UNSTEERED, Condition
+from clas_core.evaluation.judging.engine import Job, predict
 from clas_core.evaluation.judging.items import Test
-from clas_core.evaluation.judging.rows import UNSTEERED, Row
 from clas_core.evaluation.tasks import open_task
 from clas_core.evaluation.telling.tables import from_json
 from clas_core.paths import ASSETS
@@ -142,11 +142,11 @@ def test_what_is_told_of_steering_is_of_what_ships(village, atlas):
     (steered,) = [row for row in told.about["rows"] if row["name"] == "CLAS"]
     recipe = Recipe.from_json(json.dumps(steered["recipe"]))
     assert recipe == Recipe.suggested("village")
-    task, rows = open_task("village-nli"), (Row(UNSTEERED), Row("CLAS", recipe))
+    task, rows = open_task("village-nli"), (Condition(UNSTEERED), Condition("CLAS", recipe))
     items = task.items("sw", Test, 200)
     found = [
         np.mean(scores.values)
-        for predictions in predict(village, atlas, Work(task.kind, items, rows, "sw"))
+        for predictions in predict(village, atlas, Job(task.kind, items, rows, "sw"))
         for scores in task.score(items, predictions)
     ]
     cell = told.get("CLAS", "village-nli", "accuracy", "sw")

@@ -24,7 +24,9 @@ def outcome() -> Outcome:
 def test_it_is_of_test_items_in_all_languages(outcome) -> None:
     about = outcome.comparison.about
     assert about["split"] == "test"
-    assert {"CLAS", "IntMu", "DiffMean", "asked", "random 0"} <= set(outcome.comparison.rows)
+    assert {"CLAS", "IntMu", "DiffMean", "asked", "random control 0"} <= set(
+        outcome.comparison.conditions
+    )
     assert outcome.measures == [("village-nli", "accuracy"), ("village-qa", "f1")]
     for task, metric in outcome.measures:
         assert len(outcome.comparison.languages(task)) == 13  # the mean too

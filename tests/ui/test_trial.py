@@ -49,11 +49,11 @@ def test_tries_out_on_validation_items(trial) -> None:
     comparison = outcome.comparison
     assert comparison.about["split"] == "validation"
     assert chosen_setting(outcome) is None
-    assert comparison.rows == ("CLAS", "DiffMean", "random 0", "random 1")
+    assert comparison.conditions == ("CLAS", "DiffMean", "random control 0", "random control 1")
     assert comparison.languages("bits-per-byte") == (MEAN, "en", "hi", "tr", "th", "sw")
-    cell = comparison.get("CLAS", "bits-per-byte", "bits_per_byte", "sw")
-    assert cell.gain.low <= cell.gain.estimate <= cell.gain.high
-    assert cell.gain.estimate == pytest.approx(cell.after - cell.before)
+    one = comparison.get("CLAS", "bits-per-byte", "bits_per_byte", "sw")
+    assert one.gain.low <= one.gain.estimate <= one.gain.high
+    assert one.gain.estimate == pytest.approx(one.after - one.before)
     assert tables(list(found.differences.values()), True).count("<table") == 2
     assert "on validation items, measured" in verdict_markup(outcome)
     assert outcome.findings[0].task == "bits-per-byte"
@@ -64,9 +64,11 @@ def test_a_strength_is_chosen_on_validation_items_and_reported_on_test_items(tri
     outcome = done(trial(asked)).outcome
     comparison = outcome.comparison
     assert comparison.about["split"] == "test"
-    strengths = {r["name"]: r["recipe"]["alpha"] for r in comparison.about["rows"] if "hash" in r}
-    assert set(strengths) == {"CLAS", "DiffMean", "random 0", "random 1"}
-    assert strengths["CLAS"] == strengths["random 0"]
+    strengths = {
+        r["name"]: r["recipe"]["alpha"] for r in comparison.about["conditions"] if "hash" in r
+    }
+    assert set(strengths) == {"CLAS", "DiffMean", "random control 0", "random control 1"}
+    assert strengths["CLAS"] == strengths["random control 0"]
     suggested = chosen_setting(outcome)
     assert suggested.alpha == strengths["CLAS"]
     assert {one.recipe.layers for one in outcome.ranking.tried} == {(2, 3)}
@@ -74,7 +76,7 @@ def test_a_strength_is_chosen_on_validation_items_and_reported_on_test_items(tri
 
 def test_strength_off_gains_nothing_anywhere(trial) -> None:
     found = done(trial(strength=0.0)).outcome.comparison
-    assert all(d.gain.estimate == 0 for d in found.differences if d.row != "DiffMean")
+    assert all(d.gain.estimate == 0 for d in found.differences if d.condition != "DiffMean")
 
 
 def test_cancelled_it_goes_on_from_there(trial, studio, monkeypatch) -> None:
@@ -84,12 +86,12 @@ def test_cancelled_it_goes_on_from_there(trial, studio, monkeypatch) -> None:
         if len(first.differences) >= 6:
             first.cancel()
 
-    def run(lm, atlas, columns, progress):
-        asked_for.append(len(columns))
-        return engine.run(lm, atlas, columns, progress)
+    def run_tasks(lm, atlas, runs, progress):
+        asked_for.append(len(runs))
+        return engine.run_tasks(lm, atlas, runs, progress)
 
     monkeypatch.setattr(studio.gate, "give_way", give_way)
-    monkeypatch.setattr("clas_core.ui.behind.trial.run", run)
+    monkeypatch.setattr("clas_core.ui.behind.trial.run_tasks", run_tasks)
     done(first)
     assert first.outcome is None
     assert "kept" in first.stage
@@ -104,7 +106,7 @@ def test_cancelled_it_goes_on_from_there(trial, studio, monkeypatch) -> None:
 def test_what_can_be_taken_away(trial) -> None:
     table, data, latex, report = map(Path, done(trial()).outcome.files)
     lines = [line for line in table.read_text().splitlines() if not line.startswith("#")]
-    assert {row["language"] for row in csv.DictReader(io.StringIO("\n".join(lines)))} == {
+    assert {line["language"] for line in csv.DictReader(io.StringIO("\n".join(lines)))} == {
         "en", "sw", "th", MEAN,
     }  # fmt: skip
     assert data.read_text().startswith("{")
@@ -131,5 +133,5 @@ def test_a_failure_is_a_sentence(trial, monkeypatch) -> None:
     def fail(*args, **options):
         raise RuntimeError("boom")
 
-    monkeypatch.setattr("clas_core.ui.behind.trial.run", fail)
+    monkeypatch.setattr("clas_core.ui.behind.trial.run_tasks", fail)
     assert "failed (RuntimeError)" in str(done(trial()).error)

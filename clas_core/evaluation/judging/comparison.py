@@ -1,7 +1,7 @@
 """What steering gained, language by language, and what that number is worth.
 
-Every difference is taken item by item on the same items. For each row, task and metric the p
-values of the languages are corrected by Holm's method. The anchor's column (English) stands apart:
+Every difference is taken item by item on the same items. For each condition, task and metric the
+p-values of the languages are corrected by Holm's method. The anchor (English) stands apart:
 it asks another question, whether the anchor kept its score.
 """
 
@@ -13,10 +13,10 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any
 
+from .conditions import CONTROL, UNSTEERED
 from .engine import ANCHOR
 from .items import LOWER_IS_BETTER, Scores
 from .results import Results
-from .rows import CONTROL, UNSTEERED
 from .statistics import (
     LEVEL,
     Interval,
@@ -32,7 +32,7 @@ MEAN = "mean"  # stands for all languages but the anchor
 
 @dataclass(frozen=True)
 class Difference:
-    """A row against the unsteered model, on one task, metric and language (or `MEAN`).
+    """A condition against the unsteered model, on one task, metric and language (or `MEAN`).
 
     before, after: mean scores. gain: their paired difference, after minus before, with its
     bootstrap interval. p: two-sided, by McNemar's exact test where each item is right or wrong and
@@ -41,7 +41,7 @@ class Difference:
     corrected level.
     """
 
-    row: str
+    condition: str
     task: str
     metric: str
     language: str
@@ -61,10 +61,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows against the unsteered one.
+    """All conditions against the unsteered one.
 
-    control_wins: (row, task, metric) to the share of languages and random controls, the anchor
-    left out, in which the control gained more; equal gains count half. Empty without controls.
+    control_wins: (condition, task, metric) to the share of languages and random controls, the
+    anchor left out, in which the control gained more; equal gains count half. Empty without
+    controls.
     """
 
     differences: tuple[Difference, ...]
@@ -72,16 +73,16 @@ class Comparison:
     about: Mapping[str, Any]
     anchor: str = ANCHOR
 
-    def get(self, row: str, task: str, metric: str, language: str) -> Difference | None:
-        return self._index.get((row, task, metric, language))
+    def get(self, condition: str, task: str, metric: str, language: str) -> Difference | None:
+        return self._index.get((condition, task, metric, language))
 
     @cached_property
     def _index(self) -> dict[tuple[str, str, str, str], Difference]:
-        return {(d.row, d.task, d.metric, d.language): d for d in self.differences}
+        return {(d.condition, d.task, d.metric, d.language): d for d in self.differences}
 
     @property
-    def rows(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(d.row for d in self.differences))
+    def conditions(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(d.condition for d in self.differences))
 
     @property
     def measures(self) -> tuple[tuple[str, str], ...]:
@@ -96,46 +97,46 @@ class Comparison:
 
 
 def compare(results: Results[Any], anchor: str = ANCHOR, seed: int = 0) -> Comparison:
-    """Every row of `results` against its unsteered one; `seed` is the bootstrap's."""
+    """Every condition of `results` against its unsteered one; `seed` is the bootstrap's."""
     found = [
         difference
         for task, metric in results.measures
-        for row in results.rows
-        if row != UNSTEERED
-        for difference in _compare_row(results, row, task, metric, anchor, seed)
+        for condition in results.conditions
+        if condition != UNSTEERED
+        for difference in _compare_condition(results, condition, task, metric, anchor, seed)
     ]
     about = {**results.about, "seed": seed}
     return Comparison(tuple(found), _control_wins(found, anchor), about, anchor)
 
 
-def _compare_row(
-    results: Results[Any], row: str, task: str, metric: str, anchor: str, seed: int
+def _compare_condition(
+    results: Results[Any], condition: str, task: str, metric: str, anchor: str, seed: int
 ) -> list[Difference]:
-    # In the model's own order: workers are done with columns in any.
+    # In the model's own order: workers are done with runs in any.
     known = [*results.about.get("atlas", {}).get("languages", ()), *results.languages(task)]
     pairs = {
         language: (before, after)
         for language in sorted(results.languages(task), key=known.index)
         if (before := results.get(UNSTEERED, task, metric, language)) is not None
-        and (after := results.get(row, task, metric, language)) is not None
+        and (after := results.get(condition, task, metric, language)) is not None
     }
     steered = [language for language in pairs if language != anchor]
     # Holm compares the smallest p with a level that is shared among the languages.
     level = 1 - (1 - LEVEL) / max(1, len(steered))
     own = {
-        code: _difference(row, code, [pair], seed, level if code in steered else LEVEL)
+        code: _difference(condition, code, [pair], seed, level if code in steered else LEVEL)
         for code, pair in pairs.items()
     }
     for code, corrected in zip(steered, holm([own[code].p for code in steered])):
         own[code] = replace(own[code], p_holm=float(corrected))
     found = list(own.values())
     if len(steered) > 1:
-        found.append(_difference(row, MEAN, [pairs[code] for code in steered], seed))
+        found.append(_difference(condition, MEAN, [pairs[code] for code in steered], seed))
     return found
 
 
 def _difference(
-    row: str,
+    condition: str,
     language: str,
     pairs: Sequence[tuple[Scores[Any], Scores[Any]]],
     seed: int,
@@ -153,7 +154,7 @@ def _difference(
         p = sign_flip(changes, groups=groups, seed=seed)
     scores = pairs[0][0]
     return Difference(
-        row=row,
+        condition=condition,
         task=scores.task,
         metric=scores.metric,
         language=language,
@@ -172,13 +173,13 @@ def _control_wins(
 ) -> dict[tuple[str, str, str], float]:
     controls: dict[tuple[str, str, str], list[float]] = {}
     for d in differences:
-        if d.row.startswith(CONTROL):
+        if d.condition.startswith(CONTROL):
             controls.setdefault((d.task, d.metric, d.language), []).append(d.better)
     wins: dict[tuple[str, str, str], list[float]] = {}
     for d in differences:
-        if d.row.startswith(CONTROL) or d.language in (anchor, MEAN):
+        if d.condition.startswith(CONTROL) or d.language in (anchor, MEAN):
             continue
         for control in controls.get((d.task, d.metric, d.language), ()):
             won = 0.5 if control == d.better else float(control > d.better)
-            wins.setdefault((d.row, d.task, d.metric), []).append(won)
+            wins.setdefault((d.condition, d.task, d.metric), []).append(won)
     return {key: fmean(shares) for key, shares in wins.items()}

@@ -1,7 +1,7 @@
-"""Run tasks under many rows at once: every row answers the same items, and shares their forwards.
+"""Run tasks under many conditions at once: all answer the same items, and share their forwards.
 
-A column is a task in one language under all rows. It is worked off in pieces, which any process
-may do, and its scores come out together.
+A `TaskRun` is a task in one language under all conditions. It is worked off in jobs, which any
+process may do, and its scores come out together.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ...running.likelihood import log_likelihoods, tokenise
 from ...running.states import BridgeCache
 from ...steering.plan import SteeringPlan
 from ...steering.recipe import Recipe
+from .conditions import Condition, check_names, standard_conditions
 from .items import (
     ChoiceItem,
     Chosen,
@@ -37,45 +38,44 @@ from .items import (
     only,
 )
 from .prompting import PLAIN, Prompting
-from .rows import Row, check_names, standard_rows
 
 S = TypeVar("S", bound=Split)
 ANCHOR = "en"
 
 
 @dataclass(frozen=True)
-class Cell(Generic[S]):
-    """A row's scores on one task in one language, one score an item."""
+class ConditionScores(Generic[S]):
+    """A condition's scores on one task in one language, one score an item."""
 
-    row: str
+    condition: str
     scores: Scores[S]
 
 
 @dataclass(frozen=True)
-class Work:
-    """Some items under some rows, whose plans are made for the language `target`."""
+class Job:
+    """Some items under some conditions, whose plans are made for the language `target`."""
 
     kind: Kind
     items: Items[Any]
-    rows: tuple[Row, ...]
+    conditions: tuple[Condition, ...]
     target: str
     prompting: Prompting = PLAIN
 
 
 @dataclass(frozen=True)
-class Column(Generic[S]):
-    """A task in one language, under all rows that it has a meaning for.
+class TaskRun(Generic[S]):
+    """A task in one language, under all conditions that it has a meaning for.
 
     The anchor's items are dealt out in turn to `others`, the languages that are steered for: what
-    steering for another language does to the anchor is what the anchor's column tells.
+    steering for another language does to the anchor is what the anchor's run tells.
 
-    `chosen` are the settings that may be reported on test items: raises ClasError for a row of any
-    other, and if one of them was chosen on these items.
+    `chosen` are the settings that may be reported on test items: raises ClasError for a condition
+    of any other, and if one of them was chosen on these items.
     """
 
     task: Task
     items: Items[S]
-    rows: tuple[Row, ...]
+    conditions: tuple[Condition, ...]
     others: tuple[str, ...] = ()
     prompting: Prompting = PLAIN
     chosen: tuple[Chosen[Recipe], ...] = ()
@@ -86,28 +86,33 @@ class Column(Generic[S]):
         for one in self.chosen:
             one.admit(only(Test, self.items))
         settings = [one.setting for one in self.chosen]
-        for row in self.rows:
-            if row.recipe is not None and row.recipe not in settings:
+        for condition in self.conditions:
+            if condition.recipe is not None and condition.recipe not in settings:
                 raise ClasError(
-                    f"{row.name}: a setting is told of test items after it was chosen on "
+                    f"{condition.name}: a setting is told of test items after it was chosen on "
                     "validation items; choose it by a sweep first."
                 )
 
     @property
-    def works(self) -> tuple[Work, ...]:
+    def jobs(self) -> tuple[Job, ...]:
         kind, items = self.task.kind, self.items
         return tuple(
-            Work(kind, replace(items, items=items.items[part]), self.rows, code, self.prompting)
+            Job(
+                kind, replace(items, items=items.items[part]), self.conditions, code, self.prompting
+            )
             for code, part in self._parts
         )
 
-    def cells(self, predictions: Sequence[Sequence[Any]]) -> tuple[Cell[S], ...]:
-        """All rows' cells, of the works' predictions [works][rows]."""
+    def score(self, predictions: Sequence[Sequence[Any]]) -> tuple[ConditionScores[S], ...]:
+        """All conditions' scores, of the jobs' predictions [jobs][conditions]."""
         found = []
-        for number, row in enumerate(self.rows):
+        for number, condition in enumerate(self.conditions):
             parts = [of_work[number] for of_work in predictions]
             merged = self._merge(parts) if len(parts) > 1 else parts[0]
-            found += [Cell(row.name, scores) for scores in self.task.score(self.items, merged)]
+            found += [
+                ConditionScores(condition.name, scores)
+                for scores in self.task.score(self.items, merged)
+            ]
         return tuple(found)
 
     @property
@@ -127,58 +132,59 @@ class Column(Generic[S]):
         return np.stack(back) if self.task.kind == "states" else back
 
 
-def tuning_columns(
+def tuning_runs(
     loaded: Sequence[tuple[Task, Items[Validation]]],
-    rows: Sequence[Row],
+    conditions: Sequence[Condition],
     anchor: str = ANCHOR,
     prompting: Prompting = PLAIN,
-) -> tuple[Column[Validation], ...]:
-    """A column for each task and language, under any rows: settings may be tried out here.
+) -> tuple[TaskRun[Validation], ...]:
+    """A run for each task and language, under any conditions: settings may be tried out here.
 
-    Raises ClasError for other than validation items, and for two rows of one name.
+    Raises ClasError for other than validation items, and for two conditions of one name.
     """
-    return _columns(
-        [(task, only(Validation, items)) for task, items in loaded], rows, anchor, prompting
+    return _runs(
+        [(task, only(Validation, items)) for task, items in loaded], conditions, anchor, prompting
     )
 
 
-def reporting_columns(
+def reporting_runs(
     loaded: Sequence[tuple[Task, Items[Test]]],
     chosen: Sequence[Chosen[Recipe]],
     controls: int = 3,
     anchor: str = ANCHOR,
     prompting: Prompting = PLAIN,
-) -> tuple[Column[Test], ...]:
-    """A column for each task and language, under settings that were chosen before.
+) -> tuple[TaskRun[Test], ...]:
+    """A run for each task and language, under settings that were chosen before.
 
-    The rows are unsteered, each setting by its method's name, a prompt that asks, and `controls`
-    random controls of the first setting. Raises ClasError if a setting was chosen on any of these
-    items, and for two settings of one method.
+    The conditions are unsteered, each setting by its method's name, a prompt that asks, and
+    `controls` random controls of the first setting. Raises ClasError if a setting was chosen on
+    any of these items, and for two settings of one method.
     """
     if not chosen:
         raise ClasError("There is no setting to report on: choose one by a sweep first.")
-    rows = standard_rows([one.setting for one in chosen], controls)
+    conditions = standard_conditions([one.setting for one in chosen], controls)
     checked = [(task, only(Test, items)) for task, items in loaded]
-    return _columns(checked, rows, anchor, prompting, tuple(chosen))
+    return _runs(checked, conditions, anchor, prompting, tuple(chosen))
 
 
-def _columns(
+def _runs(
     loaded: Sequence[tuple[Task, Items[S]]],
-    rows: Sequence[Row],
+    conditions: Sequence[Condition],
     anchor: str,
     prompting: Prompting,
     chosen: tuple[Chosen[Recipe], ...] = (),
-) -> tuple[Column[S], ...]:
-    """Rows that only ask leave out tasks without a question."""
-    rows = tuple(rows)
-    check_names(rows)
+) -> tuple[TaskRun[S], ...]:
+    """Conditions that only ask leave out tasks without a question."""
+    conditions = tuple(conditions)
+    check_names(conditions)
     languages = dict.fromkeys(items.language for _, items in loaded)
     others = tuple(code for code in languages if code != anchor)
     found = []
     for task, items in loaded:
-        mine = rows if task.kind in ("choice", "generate") else tuple(r for r in rows if not r.ask)
+        asked = task.kind in ("choice", "generate")
+        mine = tuple(one for one in conditions if asked or not one.ask)
         targets = others if items.language == anchor else ()
-        found.append(Column(task, items, mine, targets, prompting, chosen))
+        found.append(TaskRun(task, items, mine, targets, prompting, chosen))
     return tuple(found)
 
 
@@ -201,48 +207,48 @@ def load_items(
     ]
 
 
-def run(
+def run_tasks(
     lm: LanguageModel,
     atlas: Atlas,
-    columns: Sequence[Column[S]],
+    runs: Sequence[TaskRun[S]],
     progress: Progress | None = None,
-) -> Iterator[tuple[Cell[S], ...]]:
-    """Each column's cells as they are done, here and now. `progress(done, total)` counts items.
+) -> Iterator[tuple[ConditionScores[S], ...]]:
+    """Each run's scores as they are done, here and now. `progress(done, total)` counts items.
 
     Stop iterating to cancel.
     """
-    total, done = sum(len(column.items) for column in columns), 0
+    total, done = sum(len(run.items) for run in runs), 0
 
     def tell(items_done: int, _: int) -> None:
         if progress:
             progress(done + items_done, total)
 
-    for column in columns:
+    for run in runs:
         predictions = []
-        for work in column.works:
-            predictions.append(predict(lm, atlas, work, tell))
-            done += len(work.items)
-        yield column.cells(predictions)
+        for job in run.jobs:
+            predictions.append(predict(lm, atlas, job, tell))
+            done += len(job.items)
+        yield run.score(predictions)
 
 
 def predict(
-    lm: LanguageModel, atlas: Atlas, work: Work, progress: Progress | None = None
+    lm: LanguageModel, atlas: Atlas, job: Job, progress: Progress | None = None
 ) -> list[Any]:
-    """What the model makes of the items under each row, in the form that `Task.score` takes."""
-    language = work.items.language
-    found: dict[Row, Any] = {}
-    prefixes = tuple(dict.fromkeys(row.prefix(language) for row in work.rows))
+    """What the model makes of the items under each condition, as `Task.score` takes it."""
+    language = job.items.language
+    found: dict[Condition, Any] = {}
+    prefixes = tuple(dict.fromkeys(one.prefix(language) for one in job.conditions))
     for number, prefix in enumerate(prefixes):
 
         def tell(done: int, total: int, before: int = number) -> None:
             if progress:
                 progress((before * total + done) // len(prefixes), total)
 
-        rows = [row for row in work.rows if row.prefix(language) == prefix]
-        plans = [row.plan(atlas, work.target) for row in rows]
-        asked = replace(work.items, prefix=prefix + work.items.prefix)
-        found.update(zip(rows, _KINDS[work.kind](lm, asked, plans, work.prompting, tell)))
-    return [found[row] for row in work.rows]
+        conditions = [one for one in job.conditions if one.prefix(language) == prefix]
+        plans = [one.plan(atlas, job.target) for one in conditions]
+        asked = replace(job.items, prefix=prefix + job.items.prefix)
+        found.update(zip(conditions, _KINDS[job.kind](lm, asked, plans, job.prompting, tell)))
+    return [found[one] for one in job.conditions]
 
 
 def _choices(
@@ -289,7 +295,7 @@ def _texts(
 ) -> Any:
     questions = [tokenise(lm, items.prefix, [item.text]) for item in items.of(TextItem)]
     found = log_likelihoods(lm, questions, plans, progress=progress)
-    return [[scores[0] for scores in column] for column in found]
+    return [[scores[0] for scores in of_plan] for of_plan in found]
 
 
 def _states(

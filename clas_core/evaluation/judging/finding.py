@@ -24,9 +24,9 @@ from ...running.states import BridgeCache
 from ...steering.plan import SteeringPlan
 from ...text.corpus import ParallelCorpus
 from .comparison import Comparison
+from .conditions import Condition
 from .engine import ANCHOR
 from .results import main_measures
-from .rows import Row
 from .statistics import Interval, spearman
 
 SENTENCES = 60  # a language
@@ -35,13 +35,13 @@ FEWEST = 4  # languages
 
 @dataclass(frozen=True)
 class Shift:
-    """What a row's plan for a language does to that language's sentences, at the last layer.
+    """What a condition's plan for a language does to its sentences, at the last layer.
 
     separation: change of their mean silhouette among all languages' (cosine, original space).
     retrieval: change of the share of them that find their translation in the anchor language.
     """
 
-    row: str
+    condition: str
     language: str
     separation: float
     retrieval: float
@@ -49,9 +49,9 @@ class Shift:
 
 @dataclass(frozen=True)
 class Point:
-    """A language under a setting: how far it moved, and what it gained (more is better)."""
+    """A language under a condition: how far it moved, and what it gained (more is better)."""
 
-    row: str
+    condition: str
     language: str
     separation: float
     retrieval: float
@@ -76,7 +76,7 @@ class Finding:
 def measure_shifts(
     lm: LanguageModel,
     atlas: Atlas,
-    rows: Sequence[Row],
+    conditions: Sequence[Condition],
     corpus: ParallelCorpus,
     languages: Collection[str] | None = None,
     *,
@@ -84,7 +84,7 @@ def measure_shifts(
     sentences: int = SENTENCES,
     progress: Progress | None = None,
 ) -> list[Shift]:
-    """Every steered row's shift of each of `languages` (default all) but the anchor; random
+    """Every steered condition's shift of each of `languages` (default all) but the anchor; random
     controls are left out.
 
     Separation is always among all languages that corpus and atlas share. `progress` counts plans.
@@ -96,11 +96,11 @@ def measure_shifts(
     corpus = corpus.subset(codes, min(sentences, len(corpus)))
     targets = [c for c in codes if c != anchor and (languages is None or c in languages)]
     plans = {
-        (row.name, code): plan
-        for row in rows
-        if row.control is None
+        (condition.name, code): plan
+        for condition in conditions
+        if condition.control is None
         for code in targets
-        if (plan := row.plan(atlas, code)) is not None and not plan.is_identity
+        if (plan := condition.plan(atlas, code)) is not None and not plan.is_identity
     }
     if not plans:
         return []
@@ -130,7 +130,7 @@ def find(
     """
     points = []
     for shift in shifts:
-        difference = comparison.get(shift.row, task, metric, shift.language)
+        difference = comparison.get(shift.condition, task, metric, shift.language)
         if difference is not None:
             points.append(Point(**vars(shift), gain=difference.better))
     groups = [point.language for point in points]

@@ -1,4 +1,4 @@
-"""What a run found: every item's score under every row, with all that it takes to repeat it."""
+"""What was measured: every item's score under every condition, and what it takes to repeat it."""
 
 from __future__ import annotations
 
@@ -19,46 +19,46 @@ from ...errors import ClasError
 from ...model.architecture import LanguageModel
 from ...paths import replacing
 from ...version import __version__
-from .engine import Cell, Column
+from .engine import ConditionScores, TaskRun
 from .items import Items, Scores, Split, only
 
 S = TypeVar("S", bound=Split)
-_FORMAT = "clas-results-1"
+_FORMAT = "clas-results-2"
 
 
 @dataclass(frozen=True)
 class Results(Generic[S]):
-    """The cells of a run: rows by tasks, metrics and languages, each with one score an item.
+    """The scores of tasks, metrics and languages under conditions, one an item.
 
-    `about` is plain data: model, revision, rows with their recipes, split, versions, date.
+    `about` is plain data: model, revision, conditions with their recipes, split, versions, date.
     """
 
-    cells: tuple[Cell[S], ...]
+    scores: tuple[ConditionScores[S], ...]
     about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def rows(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(cell.row for cell in self.cells))
+    def conditions(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(one.condition for one in self.scores))
 
     @property
     def measures(self) -> tuple[tuple[str, str], ...]:
         """(task, metric) pairs, in the order in which they came; a task's main metric first."""
-        return tuple(dict.fromkeys((c.scores.task, c.scores.metric) for c in self.cells))
+        return tuple(dict.fromkeys((one.scores.task, one.scores.metric) for one in self.scores))
 
     def languages(self, task: str) -> tuple[str, ...]:
-        found = (cell.scores.language for cell in self.cells if cell.scores.task == task)
+        found = (one.scores.language for one in self.scores if one.scores.task == task)
         return tuple(dict.fromkeys(found))
 
-    def get(self, row: str, task: str, metric: str, language: str) -> Scores[S] | None:
-        """A cell's scores; None if it wasn't measured."""
-        return self._index.get((row, task, metric, language))
+    def get(self, condition: str, task: str, metric: str, language: str) -> Scores[S] | None:
+        """A condition's scores; None if they weren't measured."""
+        return self._index.get((condition, task, metric, language))
 
     @cached_property
     def _index(self) -> dict[tuple[str, str, str, str], Scores[S]]:
         return {
-            (cell.row, s.task, s.metric, s.language): s
-            for cell in self.cells
-            for s in [cell.scores]
+            (one.condition, s.task, s.metric, s.language): s
+            for one in self.scores
+            for s in [one.scores]
         }
 
     def save(self, path: str | Path) -> None:
@@ -66,7 +66,7 @@ class Results(Generic[S]):
         data = {
             "format": _FORMAT,
             "about": self.about,
-            "cells": [_cell_dict(cell) for cell in self.cells],
+            "scores": [_plain_scores(one) for one in self.scores],
         }
         with replacing(path) as scratch:
             scratch.write_text(json.dumps(data, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -77,7 +77,7 @@ class Results(Generic[S]):
         data = _json(Path(path).read_text(encoding="utf-8"), path)
         if not isinstance(data, dict) or data.get("format") != _FORMAT:
             raise ClasError(f"{path} holds no results: choose a file that `evaluate` wrote.")
-        return Results(tuple(_cell(cell, split) for cell in data["cells"]), data["about"])
+        return Results(tuple(_scores_of(one, split) for one in data["scores"]), data["about"])
 
 
 def main_measures(measures: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -89,51 +89,53 @@ def main_measures(measures: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 class Log(Generic[S]):
-    """A run's cells on disk, a line each, as they are found: what is in it isn't measured again.
+    """Scores on disk, a line each, as they are found: what is in it isn't measured again.
 
-    The first line is what the run is of. Raises ClasError if the file is of another one.
+    The first line is what they are of. Raises ClasError if the file is of another one.
     """
 
     def __init__(self, path: str | Path, split: type[S], about: Mapping[str, Any]) -> None:
         self._path = Path(path)
         self.about = about
-        self.cells: list[Cell[S]] = []
+        self.scores: list[ConditionScores[S]] = []
         if self._path.exists() and self._path.stat().st_size:
             self._read(split)
         else:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._append([{"format": _FORMAT, "about": about}])
 
-    def add(self, cells: Iterable[Cell[S]]) -> None:
-        """Write cells down, at once."""
-        new = list(cells)
-        self._append([_cell_dict(cell) for cell in new])
-        self.cells += new
+    def add(self, scores: Iterable[ConditionScores[S]]) -> None:
+        """Write scores down, at once."""
+        new = list(scores)
+        self._append([_plain_scores(one) for one in new])
+        self.scores += new
 
-    def open_columns(self, columns: Sequence[Column[S]]) -> tuple[Column[S], ...]:
-        """Those columns of which a row is still missing."""
-        known = {(c.row, c.scores.task, c.scores.language, c.scores.keys) for c in self.cells}
+    def unfinished(self, runs: Sequence[TaskRun[S]]) -> tuple[TaskRun[S], ...]:
+        """Those runs of which a condition is still missing."""
+        known = {
+            (one.condition, s.task, s.language, s.keys) for one in self.scores for s in [one.scores]
+        }
         return tuple(
-            column
-            for column in columns
+            run
+            for run in runs
             if any(
-                (row.name, column.task.name, column.items.language, column.items.keys) not in known
-                for row in column.rows
+                (condition.name, run.task.name, run.items.language, run.items.keys) not in known
+                for condition in run.conditions
             )
         )
 
-    def results(self, columns: Sequence[Column[S]]) -> Results[S]:
-        """The cells of these columns; of one that was measured twice, the second."""
+    def results(self, runs: Sequence[TaskRun[S]]) -> Results[S]:
+        """The scores of these runs; of one that was measured twice, the second."""
         wanted = {
-            (row.name, column.task.name, column.items.language, column.items.keys)
-            for column in columns
-            for row in column.rows
+            (condition.name, run.task.name, run.items.language, run.items.keys)
+            for run in runs
+            for condition in run.conditions
         }
         found = {
-            (cell.row, s.task, s.metric, s.language): cell
-            for cell in self.cells
-            for s in [cell.scores]
-            if (cell.row, s.task, s.language, s.keys) in wanted
+            (one.condition, s.task, s.metric, s.language): one
+            for one in self.scores
+            for s in [one.scores]
+            if (one.condition, s.task, s.language, s.keys) in wanted
         }
         return Results(tuple(found.values()), self.about)
 
@@ -144,9 +146,10 @@ class Log(Generic[S]):
         head = _json(first, self._path)
         if not isinstance(head, dict) or head.get("format") != _FORMAT:
             raise ClasError(f"{self._path} holds no results: choose another file.")
-        if differing := [k for k in _IDENTITY if head["about"].get(k) != self.about.get(k)]:
+        if differing := [k for k in _SAME if head["about"].get(k) != self.about.get(k)]:
             raise ClasError(
-                f"{self._path} is of a run with other {', '.join(differing)}: choose another file."
+                f"{self._path} is of a measurement with other {', '.join(differing)}: "
+                "choose another file."
             )
         before, now = head["about"].get(_PARTS, {}), self.about.get(_PARTS, {})
         if other := [name for name in before.keys() & now.keys() if before[name] != now[name]]:
@@ -154,7 +157,7 @@ class Log(Generic[S]):
                 f"{self._path} is of another text for {min(other)}: choose another file."
             )
         self.about = {**self.about, "date": head["about"].get("date")}
-        self.cells = [_cell(_json(line, self._path), split) for line in rest]
+        self.scores = [_scores_of(_json(line, self._path), split) for line in rest]
         if whole != text:
             with replacing(self._path) as scratch:
                 scratch.write_text(whole, encoding="utf-8")
@@ -167,14 +170,14 @@ class Log(Generic[S]):
 
 # What must be the same of a task in a language: a log may hold some of them only.
 _PARTS = "texts"
-_IDENTITY = ("model", "weights", "dtype", "atlas", "split", "rows", "prompting")
+_SAME = ("model", "weights", "dtype", "atlas", "split", "conditions", "prompting")
 
 
 def describe(
-    lm: LanguageModel, atlas: Atlas, split: type[Split], columns: Sequence[Column[Any]]
+    lm: LanguageModel, atlas: Atlas, split: type[Split], runs: Sequence[TaskRun[Any]]
 ) -> dict[str, Any]:
-    """What a run is of, as plain data: enough to repeat it."""
-    rows = dict.fromkeys(row for column in columns for row in column.rows)
+    """What these runs are of, as plain data: enough to repeat them."""
+    conditions = dict.fromkeys(condition for run in runs for condition in run.conditions)
     return {
         "model": lm.name,
         "revision": lm.revision,
@@ -183,15 +186,10 @@ def describe(
         "dtype": str(lm.dtype).removeprefix("torch."),
         "atlas": {"languages": list(atlas.languages), **atlas.meta},
         "split": split.name,
-        "prompting": [vars(one) for one in dict.fromkeys(column.prompting for column in columns)],
-        "rows": [_plain(row.as_dict()) for row in rows],
-        "items": {
-            f"{column.task.name} {column.items.language}": len(column.items) for column in columns
-        },
-        _PARTS: {
-            f"{column.task.name} {column.items.language}": _digest(column.items)
-            for column in columns
-        },
+        "prompting": [vars(one) for one in dict.fromkeys(run.prompting for run in runs)],
+        "conditions": [_plain(condition.as_dict()) for condition in conditions],
+        "items": {f"{run.task.name} {run.items.language}": len(run.items) for run in runs},
+        _PARTS: {f"{run.task.name} {run.items.language}": _digest(run.items) for run in runs},
         "device": str(lm.device),
         "versions": {
             "clas-studio": __version__,
@@ -208,22 +206,22 @@ def _digest(items: Items[Any]) -> str:
 
 
 def collect(
-    log: Log[S] | None, found: Iterator[tuple[Cell[S], ...]]
-) -> Iterator[tuple[Cell[S], ...]]:
-    """Pass cells on, each written down first."""
-    for cells in found:
+    log: Log[S] | None, found: Iterator[tuple[ConditionScores[S], ...]]
+) -> Iterator[tuple[ConditionScores[S], ...]]:
+    """Pass scores on, each written down first."""
+    for scores in found:
         if log is not None:
-            log.add(cells)
-        yield cells
+            log.add(scores)
+        yield scores
 
 
-def _cell_dict(cell: Cell[Any]) -> dict[str, Any]:
-    return {"row": cell.row, **cell.scores.as_dict()}
+def _plain_scores(one: ConditionScores[Any]) -> dict[str, Any]:
+    return {"condition": one.condition, **one.scores.as_dict()}
 
 
-def _cell(data: Mapping[str, Any], split: type[S]) -> Cell[S]:
-    scores = {name: value for name, value in data.items() if name != "row"}
-    return Cell(data["row"], only(split, Scores.from_dict(scores)))
+def _scores_of(data: Mapping[str, Any], split: type[S]) -> ConditionScores[S]:
+    scores = {name: value for name, value in data.items() if name != "condition"}
+    return ConditionScores(data["condition"], only(split, Scores.from_dict(scores)))
 
 
 def _plain(value: Any) -> Any:

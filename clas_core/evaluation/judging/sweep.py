@@ -20,11 +20,11 @@ from ...errors import ClasError
 from ...paths import replacing
 from ...steering.methods import bridge_layers
 from ...steering.recipe import Recipe
-from .engine import ANCHOR, Column, tuning_columns
+from .conditions import UNSTEERED, Condition
+from .engine import ANCHOR, TaskRun, tuning_runs
 from .items import LOWER_IS_BETTER, Chosen, Items, Scores, Task, Validation, only
 from .prompting import PLAIN, Prompting
 from .results import Results, main_measures
-from .rows import UNSTEERED, Row
 from .statistics import Interval, one_standard_error_choice, paired_bootstrap
 
 TOGETHER = 8
@@ -76,33 +76,35 @@ def random_search(base: Recipe, values: Values, count: int, seed: int = 0) -> tu
     return tuple(found)
 
 
-def setting_rows(settings: Iterable[Recipe]) -> tuple[Row, ...]:
-    """A row for each setting, named by the fields in which they differ."""
+def setting_conditions(settings: Iterable[Recipe]) -> tuple[Condition, ...]:
+    """A condition for each setting, named by the fields in which they differ."""
     settings = tuple(dict.fromkeys(settings))
     varied = [n for n in SWEPT if len({getattr(recipe, n) for recipe in settings}) > 1]
     return tuple(
-        Row(" ".join(f"{n}={_short(getattr(recipe, n))}" for n in varied) or recipe.method, recipe)
+        Condition(
+            " ".join(f"{n}={_short(getattr(recipe, n))}" for n in varied) or recipe.method, recipe
+        )
         for recipe in settings
     )
 
 
-def sweep_columns(
+def sweep_runs(
     loaded: Sequence[tuple[Task, Items[Validation]]],
     settings: Iterable[Recipe],
     *,
     together: int = TOGETHER,
     anchor: str = ANCHOR,
     prompting: Prompting = PLAIN,
-) -> tuple[Column[Validation], ...]:
-    """The columns of a sweep: `together` settings at a time, after the unsteered model.
+) -> tuple[TaskRun[Validation], ...]:
+    """The runs of a sweep: `together` settings at a time, after the unsteered model.
 
-    A killed run loses the column that it was at; `together=1` makes that one setting's.
+    Who is killed loses the task and language that it was at; `together=1` makes that one setting's.
     """
-    rows = setting_rows(settings)
-    found = tuning_columns(loaded, [Row(UNSTEERED)], anchor, prompting)
-    for begin in range(0, len(rows), max(1, together)):
-        some = rows[begin : begin + max(1, together)]
-        found += tuning_columns(loaded, some, anchor, prompting)
+    conditions = setting_conditions(settings)
+    found = tuning_runs(loaded, [Condition(UNSTEERED)], anchor, prompting)
+    for begin in range(0, len(conditions), max(1, together)):
+        some = conditions[begin : begin + max(1, together)]
+        found += tuning_runs(loaded, some, anchor, prompting)
     return found
 
 
@@ -141,7 +143,7 @@ class Sweep(Ranking):
     def choose(self, number: int) -> Chosen[Recipe]:
         """The setting of this number, with its validation scores."""
         tried = self.tried[number]
-        scores = (cell.scores for cell in self.results.cells if cell.row == tried.name)
+        scores = (one.scores for one in self.results.scores if one.condition == tried.name)
         return Chosen(tried.recipe, tuple(scores))
 
 
@@ -154,14 +156,14 @@ def summarise(
     seed: int = 0,
 ) -> Sweep:
     """Rank the settings of a finished sweep. Raises ClasError if one of them isn't measured."""
-    rows = setting_rows(settings)
-    gains = [_gains(results, row.name, anchor) for row in rows]
+    conditions = setting_conditions(settings)
+    gains = [_gains(results, condition.name, anchor) for condition in conditions]
     table = np.array([changes for changes, _ in gains])  # [settings, items of all languages]
     groups = gains[0][1]
     tried = tuple(
-        Tried(row.name, row.recipe, paired_bootstrap(changes, groups=groups, seed=seed))
-        for row, changes in zip(rows, table)
-        if row.recipe is not None
+        Tried(condition.name, condition.recipe, paired_bootstrap(changes, groups=groups, seed=seed))
+        for condition, changes in zip(conditions, table)
+        if condition.recipe is not None
     )
     sizes = [strength(one.recipe, num_layers) for one in tried]
     suggested = one_standard_error_choice(table, sizes, groups=groups)
@@ -213,7 +215,9 @@ def load_chosen(path: str | Path) -> tuple[Chosen[Recipe], ...]:
         ) from error
 
 
-def _gains(results: Results[Validation], row: str, anchor: str) -> tuple[list[float], list[str]]:
+def _gains(
+    results: Results[Validation], condition: str, anchor: str
+) -> tuple[list[float], list[str]]:
     """A setting's gain on every item, and the items' groups, over tasks and languages."""
     gains: list[float] = []
     groups: list[str] = []
@@ -225,9 +229,11 @@ def _gains(results: Results[Validation], row: str, anchor: str) -> tuple[list[fl
             sign /= _spread(results, task, metric)
         for language in results.languages(task):
             before = results.get(UNSTEERED, task, metric, language)
-            after = results.get(row, task, metric, language)
+            after = results.get(condition, task, metric, language)
             if before is None or after is None:
-                raise ClasError(f"The sweep isn't finished: {row} lacks {task} in {language}.")
+                raise ClasError(
+                    f"The sweep isn't finished: {condition} lacks {task} in {language}."
+                )
             if language != anchor:
                 gains += [sign * change for change in after.minus(before)]
                 groups += [f"{task} {group}" for group in after.groups]
@@ -238,8 +244,8 @@ def _gains(results: Results[Validation], row: str, anchor: str) -> tuple[list[fl
 
 def _spread(results: Results[Validation], task: str, metric: str) -> float:
     """Standard deviation of a task's unsteered scores; 1 where all are the same."""
-    columns = (results.get(UNSTEERED, task, metric, code) for code in results.languages(task))
-    values = [value for scores in columns if scores is not None for value in scores.values]
+    found = (results.get(UNSTEERED, task, metric, code) for code in results.languages(task))
+    values = [value for scores in found if scores is not None for value in scores.values]
     return float(np.std(values)) or 1.0
 
 

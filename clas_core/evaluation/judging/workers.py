@@ -1,6 +1,6 @@
-"""Work spread over processes of this machine, or over a cluster by Ray (extra `ray`).
+"""Jobs spread over processes of this machine, or over a cluster by Ray (extra `ray`).
 
-A worker opens the model once and then does one piece of work after the other. Results don't depend
+A worker opens the model once and then does one job after the other. Results don't depend
 on who did what.
 """
 
@@ -23,15 +23,15 @@ from ...model.architecture import LanguageModel
 from ...model.loading import load
 from ...running.batch import Progress
 from ...steering.recipe import Recipe
-from .engine import Cell, Column, Work, predict, run
+from .engine import ConditionScores, Job, TaskRun, predict, run_tasks
 from .items import Split
 
 S = TypeVar("S", bound=Split)
-Answers = Iterator[tuple[int, list[Any]]]  # which work, and its predictions
+Answers = Iterator[tuple[int, list[Any]]]  # which job, and its predictions
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class WorkerSetup:
     """A model as workers open it, and the atlas that its plans are made from."""
 
     recipe: Recipe  # its model, revision and dtype
@@ -42,73 +42,73 @@ class Source:
 
 
 def run_in_processes(
-    source: Source,
-    columns: Sequence[Column[S]],
+    setup: WorkerSetup,
+    runs: Sequence[TaskRun[S]],
     workers: int,
     progress: Progress | None = None,
     *,
     cluster: bool = False,
-) -> Iterator[tuple[Cell[S], ...]]:
-    """As `engine.run`, with `workers` processes; `cluster`: placed by Ray, wherever it runs.
+) -> Iterator[tuple[ConditionScores[S], ...]]:
+    """As `engine.run_tasks`, with `workers` processes; `cluster`: placed by Ray, wherever it runs.
 
-    Columns come as they are done, in any order. Raises ClasError if Ray is wanted and missing.
+    Runs come as they are done, in any order. Raises ClasError if Ray is wanted and missing.
     """
     if workers < 1:
         raise ClasError(f"Take at least one worker, not {workers}.")
     if workers == 1 and not cluster:
-        yield from run(source.open(), source.atlas, columns, progress)
+        yield from run_tasks(setup.open(), setup.atlas, runs, progress)
         return
-    works = [(number, work) for number, column in enumerate(columns) for work in column.works]
-    if not works:  # all of it is done already
+    jobs = [(number, job) for number, run in enumerate(runs) for job in run.jobs]
+    if not jobs:  # all of it is done already
         return
     spread = _by_ray if cluster else _by_processes
-    waiting: list[dict[int, list[Any]]] = [{} for _ in columns]
-    done, total = 0, sum(len(column.items) for column in columns)
-    for place, predictions in spread(source, [work for _, work in works], workers):
-        number, work = works[place]
+    waiting: list[dict[int, list[Any]]] = [{} for _ in runs]
+    done, total = 0, sum(len(run.items) for run in runs)
+    for place, predictions in spread(setup, [job for _, job in jobs], workers):
+        number, job = jobs[place]
         waiting[number][place] = predictions
-        done += len(work.items)
+        done += len(job.items)
         if progress:
             progress(done, total)
-        if len(waiting[number]) == len(columns[number].works):
-            yield columns[number].cells([waiting[number][k] for k in sorted(waiting[number])])
+        if len(waiting[number]) == len(runs[number].jobs):
+            yield runs[number].score([waiting[number][k] for k in sorted(waiting[number])])
 
 
 class _Worker:
-    """A process's own model, opened by its first work, so that a refusal comes back as one."""
+    """A process's own model, opened by its first job, so that a refusal comes back as one."""
 
-    def __init__(self, source: Source, threads: int) -> None:
+    def __init__(self, setup: WorkerSetup, threads: int) -> None:
         torch.set_num_threads(threads)
-        self._source = source
+        self._setup = setup
         self._lm: LanguageModel | None = None
 
-    def do(self, place: int, work: Work) -> tuple[int, list[Any]]:
+    def do(self, place: int, job: Job) -> tuple[int, list[Any]]:
         if self._lm is None:
-            self._lm = self._source.open()
-        return place, predict(self._lm, self._source.atlas, work)
+            self._lm = self._setup.open()
+        return place, predict(self._lm, self._setup.atlas, job)
 
 
 _worker: _Worker | None = None  # this process's, once it is one
 
 
-def _begin(source: Source, threads: int) -> None:
+def _begin(setup: WorkerSetup, threads: int) -> None:
     global _worker
-    _worker = _Worker(source, threads)
+    _worker = _Worker(setup, threads)
 
 
-def _do(place: int, work: Work) -> tuple[int, list[Any]]:
+def _do(place: int, job: Job) -> tuple[int, list[Any]]:
     assert _worker is not None
-    return _worker.do(place, work)
+    return _worker.do(place, job)
 
 
-def _by_processes(source: Source, works: Sequence[Work], workers: int) -> Answers:
-    workers = min(workers, len(works))
+def _by_processes(setup: WorkerSetup, jobs: Sequence[Job], workers: int) -> Answers:
+    workers = min(workers, len(jobs))
     threads = max(1, (os.cpu_count() or 1) // workers)
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _begin, (source, threads))
+    pool = ProcessPoolExecutor(workers, context, _begin, (setup, threads))
     try:
         # Only a few at a time are handed out, so that stopping doesn't wait for the rest.
-        queue = iter(enumerate(works))
+        queue = iter(enumerate(jobs))
         under_way: set[Future[tuple[int, list[Any]]]] = set()
         while True:
             under_way |= {
@@ -126,7 +126,7 @@ def _by_processes(source: Source, works: Sequence[Work], workers: int) -> Answer
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _by_ray(source: Source, works: Sequence[Work], workers: int) -> Answers:
+def _by_ray(setup: WorkerSetup, jobs: Sequence[Job], workers: int) -> Answers:
     try:
         import ray
         from ray.util import ActorPool
@@ -138,8 +138,6 @@ def _by_ray(source: Source, works: Sequence[Work], workers: int) -> Answers:
         ray.init(include_dashboard=False, log_to_driver=False)
     gpus = 1 if torch.cuda.is_available() else 0
     actor = ray.remote(num_cpus=1, num_gpus=gpus)(_Worker)
-    shared = ray.put(source)
-    pool = ActorPool([actor.remote(shared, 1) for _ in range(min(workers, len(works)))])
-    yield from pool.map_unordered(
-        lambda worker, job: worker.do.remote(*job), list(enumerate(works))
-    )
+    shared = ray.put(setup)
+    pool = ActorPool([actor.remote(shared, 1) for _ in range(min(workers, len(jobs)))])
+    yield from pool.map_unordered(lambda worker, job: worker.do.remote(*job), list(enumerate(jobs)))

@@ -13,9 +13,9 @@ from plotly import graph_objects as go
 from ...steering.methods import bridge_layers
 from ...text.languages import OKABE_ITO, get_language
 from ..judging.comparison import Comparison, Difference
+from ..judging.conditions import CONTROL
 from ..judging.finding import Finding
 from ..judging.items import LOWER_IS_BETTER
-from ..judging.rows import CONTROL
 from ..judging.statistics import Interval
 from ..judging.sweep import Ranking, Tried
 from .numbers import is_share, number, scaled
@@ -25,15 +25,15 @@ _GREY = "#A7A7A7"
 
 
 def gains_figure(comparison: Comparison, task: str, metric: str) -> go.Figure:
-    """Each row's gain in each language, with its interval; random controls in grey."""
+    """Each condition's gain in each language, with its interval; random controls in grey."""
     figure = _blank()
     codes = comparison.languages(task)
     names = [_language_name(code) for code in codes]
-    colours = iter(OKABE_ITO * len(comparison.rows))
-    first_control = next((row for row in comparison.rows if row.startswith(CONTROL)), None)
-    for row in comparison.rows:
-        control = row.startswith(CONTROL)
-        cells = [comparison.get(row, task, metric, code) for code in codes]
+    colours = iter(OKABE_ITO * len(comparison.conditions))
+    first_control = next((one for one in comparison.conditions if one.startswith(CONTROL)), None)
+    for condition in comparison.conditions:
+        control = condition.startswith(CONTROL)
+        cells = [comparison.get(condition, task, metric, code) for code in codes]
         shown = [(name, cell) for name, cell in zip(names, cells) if cell is not None]
         if not shown:
             continue
@@ -42,9 +42,9 @@ def gains_figure(comparison: Comparison, task: str, metric: str) -> go.Figure:
             x=[name for name, _ in shown],
             y=[scaled(gain.estimate, metric) for gain in gains],
             error_y=_error(gains, metric),
-            name="random neurons" if control else row,
-            legendgroup="random neurons" if control else row,
-            showlegend=not (control and row != first_control),
+            name=CONTROL.strip() if control else condition,
+            legendgroup=CONTROL.strip() if control else condition,
+            showlegend=not (control and condition != first_control),
             mode="markers",
             marker={"size": 6 if control else 9, "color": _GREY if control else next(colours)},
             text=[describe(cell) for _, cell in shown],
@@ -149,7 +149,7 @@ def _shifts_figure(
             mode="markers+text",
             text=[code] * len(mine),
             textposition="top center",
-            customdata=[point.row for point, _ in mine],
+            customdata=[point.condition for point, _ in mine],
             hovertemplate="%{customdata}: %{x:+.4f}, %{y:+.2f}<extra>%{fullData.name}</extra>",
             marker={"size": 8, "color": language.colour, "symbol": language.symbol},
         )

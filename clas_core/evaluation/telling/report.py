@@ -13,6 +13,7 @@ from plotly.offline import get_plotlyjs
 from ...paths import replacing
 from ...text.languages import get_language
 from ..judging.comparison import MEAN, Comparison, Difference
+from ..judging.conditions import CONTROL_IS
 from ..judging.finding import Finding
 from ..judging.statistics import Interval
 from ..judging.sweep import Ranking
@@ -86,12 +87,12 @@ def _measures(comparison: Comparison) -> Iterable[str]:
             "the other languages does to it. Hover for intervals.</p>"
         )
         wins = [
-            f"{row} {100 * share:.0f} %"
-            for (row, of_task, of_metric), share in comparison.control_wins.items()
+            f"{condition} {100 * share:.0f} %"
+            for (condition, of_task, of_metric), share in comparison.control_wins.items()
             if (of_task, of_metric) == (task, metric)
         ]
         if wins:
-            whose = f"{comparison.rows[0]}'s numbers on random neurons"
+            whose = f"random controls of {comparison.conditions[0]} ({CONTROL_IS})"
             than = ", ".join(wins)
             yield f"<p>{escape(f'How often {whose} did better, ties counted half: {than}.')}</p>"
         if smallest := _smallest(comparison, task, metric):
@@ -107,11 +108,11 @@ def _table(comparison: Comparison, task: str, metric: str) -> str:
         f"<th{_anchor_class(comparison, code)}>{escape(_name(code))}</th>" for code in codes
     )
     lines = [_unsteered(comparison, task, metric, codes)]
-    for row in comparison.rows:
-        cells = [comparison.get(row, task, metric, code) for code in codes]
+    for condition in comparison.conditions:
+        cells = [comparison.get(condition, task, metric, code) for code in codes]
         if any(cells):
             inner = "".join(_cell(comparison, code, cell) for code, cell in zip(codes, cells))
-            lines.append(f"<tr><td>{escape(row)}</td>{inner}</tr>")
+            lines.append(f"<tr><td>{escape(condition)}</td>{inner}</tr>")
     body = "".join(lines)
     return f'<div class="wide"><table><tr><th></th>{head}</tr>{body}</table></div>'
 
@@ -147,10 +148,10 @@ def _anchor_class(comparison: Comparison, code: str) -> str:
 
 
 def _smallest(comparison: Comparison, task: str, metric: str) -> str:
-    """The sentence on what so many items could have shown of the first row."""
+    """The sentence on what so many items could have shown of the first condition."""
     cells = [
         d for d in comparison.differences
-        if (d.row, d.task, d.metric) == (comparison.rows[0], task, metric)
+        if (d.condition, d.task, d.metric) == (comparison.conditions[0], task, metric)
     ]  # fmt: skip
     one = [
         scaled(d.detectable, metric) for d in cells if d.language not in (MEAN, comparison.anchor)
@@ -159,7 +160,7 @@ def _smallest(comparison: Comparison, task: str, metric: str) -> str:
     if not one:
         return ""
     sentence = (
-        f"The smallest gain of {comparison.rows[0]} that so many items would have shown: "
+        f"The smallest gain of {comparison.conditions[0]} that so many items would have shown: "
         f"{number(min(one), metric)} to {number(max(one), metric)} in one language"
     )
     return f"{sentence}, {number(mean[0], metric)} in the mean." if mean else sentence + "."

@@ -15,13 +15,13 @@ from .numbers import number, scaled
 
 LEVEL = 0.05
 _COLUMNS = (
-    *("row", "task", "metric", "language", "before", "after", "gain", "low", "high"),
+    *("condition", "task", "metric", "language", "before", "after", "gain", "low", "high"),
     *("p", "p_holm", "detectable", "items"),
 )
 
 
 def to_csv(comparison: Comparison) -> str:
-    """A line for each row, task, metric and language; first, commented, what it is of."""
+    """A line for each condition, task, metric and language; first, commented, what it is of."""
     text = io.StringIO()
     for name, value in origin(comparison.about).items():
         text.write(f"# {name}: {value}\n")
@@ -36,8 +36,8 @@ def to_csv(comparison: Comparison) -> str:
 def to_json(comparison: Comparison) -> str:
     """Differences, how often random controls won, and what it is of."""
     wins = [
-        {"row": row, "task": task, "metric": metric, "share": share}
-        for (row, task, metric), share in comparison.control_wins.items()
+        {"condition": condition, "task": task, "metric": metric, "share": share}
+        for (condition, task, metric), share in comparison.control_wins.items()
     ]
     data = {
         "about": comparison.about,
@@ -54,7 +54,7 @@ def from_json(text: str) -> Comparison:
         data = json.loads(text)
         return Comparison(
             tuple(map(_unflat, data["differences"])),
-            {(w["row"], w["task"], w["metric"]): w["share"] for w in data["control_wins"]},
+            {(w["condition"], w["task"], w["metric"]): w["share"] for w in data["control_wins"]},
             data["about"],
             data["anchor"],
         )
@@ -63,7 +63,7 @@ def from_json(text: str) -> Comparison:
 
 
 def to_latex(comparison: Comparison) -> str:
-    """A booktabs table for each task and metric: unsteered scores, and gains by row.
+    """A booktabs table for each task and metric: unsteered scores, and gains by condition.
 
     Bold where p, corrected over the languages, is below 0.05. The anchor's column stands apart.
     """
@@ -73,8 +73,8 @@ def to_latex(comparison: Comparison) -> str:
 
 def origin(about: Mapping[str, Any]) -> dict[str, str]:
     """What a table is of, in short lines."""
-    rows = about.get("rows", ())
-    recipes = ", ".join(f"{row['name']} {row['hash']}" for row in rows if "hash" in row)
+    conditions = about.get("conditions", ())
+    recipes = ", ".join(f"{one['name']} {one['hash']}" for one in conditions if "hash" in one)
     versions = ", ".join(f"{name} {number}" for name, number in about.get("versions", {}).items())
     found = {
         "model": f"{about.get('model')} (revision {about.get('revision')}, weights "
@@ -114,16 +114,16 @@ def _latex(comparison: Comparison, task: str, metric: str) -> str:
         " & ".join(["unsteered, score", *_scores(comparison, task, metric, ordered)]) + r" \\",
         r"\midrule",
     ]
-    for row in comparison.rows:
-        cells = [comparison.get(row, task, metric, code) for code in ordered]
+    for condition in comparison.conditions:
+        cells = [comparison.get(condition, task, metric, code) for code in ordered]
         if any(cells):
-            lines.append(" & ".join([_escape(row), *map(_latex_cell, cells)]) + r" \\")
+            lines.append(" & ".join([_escape(condition), *map(_latex_cell, cells)]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
 def _scores(comparison: Comparison, task: str, metric: str, codes: list[str]) -> list[str]:
     """The unsteered scores that the gains are counted from."""
-    cells = [comparison.get(comparison.rows[0], task, metric, code) for code in codes]
+    cells = [comparison.get(comparison.conditions[0], task, metric, code) for code in codes]
     return [score_text(cell) or "--" for cell in cells]
 
 

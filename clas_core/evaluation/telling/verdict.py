@@ -5,28 +5,29 @@ from __future__ import annotations
 from ...steering.methods import METHODS
 from ...text.languages import get_language
 from ..judging.comparison import MEAN, Comparison, Difference
+from ..judging.conditions import CONTROL_IS
 from ..judging.items import LOWER_IS_BETTER
 from ..judging.results import main_measures
 from .numbers import is_share, scaled, signed
 from .tables import LEVEL
 
 
-def verdict(comparison: Comparison, row: str | None = None) -> list[str]:
-    """A sentence for each task on what `row` (default: the first) did to its main metric."""
-    row = row or comparison.rows[0]
+def verdict(comparison: Comparison, condition: str | None = None) -> list[str]:
+    """A sentence for each task on what `condition` (default: the first) did to its main metric."""
+    condition = condition or comparison.conditions[0]
     return [
-        _sentence(comparison, row, task, metric)
+        _sentence(comparison, condition, task, metric)
         for task, metric in main_measures(comparison.measures)
-        if any((d.row, d.task) == (row, task) for d in comparison.differences)
+        if any((d.condition, d.task) == (condition, task) for d in comparison.differences)
     ]
 
 
-def headline(comparison: Comparison, row: str | None = None) -> str:
+def headline(comparison: Comparison, condition: str | None = None) -> str:
     """The answer in a few words, by the intervals of the means over languages."""
-    row = row or comparison.rows[0]
+    condition = condition or comparison.conditions[0]
     helped, harmed = [], []
     for task, metric in main_measures(comparison.measures):
-        mean = _overall(comparison, row, task, metric)
+        mean = _overall(comparison, condition, task, metric)
         if mean is None:
             continue
         sign = -1 if metric in LOWER_IS_BETTER else 1
@@ -39,40 +40,38 @@ def headline(comparison: Comparison, row: str | None = None) -> str:
 
 
 def answer(comparison: Comparison) -> list[str]:
-    """Headline and sentences, where the first row is a method's; nothing for a sweep's rows, none
-    of which is the answer."""
-    first = comparison.rows[0]
+    """Headline and sentences, where the first condition is a method's; nothing for a sweep's
+    settings, none of which is the answer."""
+    first = comparison.conditions[0]
     if first not in METHODS:
         return []
     return [f"{first}: {headline(comparison)}.", *verdict(comparison)]
 
 
-def _overall(comparison: Comparison, row: str, task: str, metric: str) -> Difference | None:
+def _overall(comparison: Comparison, condition: str, task: str, metric: str) -> Difference | None:
     """The mean over languages; the language itself if only one is steered for."""
     codes = [code for code in comparison.languages(task) if code not in (MEAN, comparison.anchor)]
     code = codes[0] if len(codes) == 1 else MEAN
-    return comparison.get(row, task, metric, code)
+    return comparison.get(condition, task, metric, code)
 
 
-def _sentence(comparison: Comparison, row: str, task: str, metric: str) -> str:
+def _sentence(comparison: Comparison, condition: str, task: str, metric: str) -> str:
     cells = [
         d for d in comparison.differences
-        if (d.row, d.task, d.metric) == (row, task, metric) and d.language != MEAN
+        if (d.condition, d.task, d.metric) == (condition, task, metric) and d.language != MEAN
     ]  # fmt: skip
     steered = [d for d in cells if d.language != comparison.anchor]
     parts = []
-    if mean := _overall(comparison, row, task, metric):
+    if mean := _overall(comparison, condition, task, metric):
         where = get_language(steered[0].language).name
         many = f"the mean of {len(steered)} languages"
         parts.append(f"{_gain(mean)} in {many if len(steered) > 1 else where}")
     parts.append(_sure(steered))
-    if anchor := comparison.get(row, task, metric, comparison.anchor):
+    if anchor := comparison.get(condition, task, metric, comparison.anchor):
         parts.append(f"{get_language(comparison.anchor).name} {_gain(anchor)}")
-    won = comparison.control_wins.get((row, task, metric))
+    won = comparison.control_wins.get((condition, task, metric))
     if won is not None:
-        whose = "the same numbers on random neurons"
-        if row != comparison.rows[0]:
-            whose = f"{comparison.rows[0]}'s numbers on random neurons"
+        whose = f"random controls of {comparison.conditions[0]} ({CONTROL_IS})"
         parts.append(f"{whose} do better in {won:.0%} of cases, ties counted half")
     note = " (less is better)" if metric in LOWER_IS_BETTER else ""
     return f"{task}, {metric}{note}: {'; '.join(parts)}."

@@ -1,7 +1,7 @@
 """What measuring costs on the embedded model: `python -m clas_core.studies.benches.evaluation`.
 
-An extra row against the unsteered run, and the whole protocol (two tasks, twelve languages, 200
-items, unsteered and four more rows). Nothing is asserted.
+An extra condition against the unsteered run, and the whole protocol (two tasks, twelve languages,
+200 items, unsteered and four more conditions). Nothing is asserted.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import torch
 from tqdm import tqdm
 
 from ...atlas.atlas import Atlas
-from ...evaluation.judging.engine import load_items, run, tuning_columns
+from ...evaluation.judging.conditions import CONTROL, UNSTEERED, Condition
+from ...evaluation.judging.engine import load_items, run_tasks, tuning_runs
 from ...evaluation.judging.items import Validation
-from ...evaluation.judging.rows import UNSTEERED, Row
-from ...evaluation.judging.workers import Source, run_in_processes
+from ...evaluation.judging.workers import WorkerSetup, run_in_processes
 from ...evaluation.tasks import open_task
 from ...model.architecture import LanguageModel
 from ...model.loading import load
@@ -26,32 +26,34 @@ from ...paths import ASSETS
 from ...steering.recipe import Recipe
 
 RECIPE = Recipe(alpha=1.0, beta=2.0, gamma=0.0, tau=0.1, shared_from=6)
-ROWS = (
-    Row(UNSTEERED),
-    Row("CLAS", RECIPE),
-    Row("IntMu", replace(RECIPE, method="IntMu")),
-    Row("DiffMean", replace(RECIPE, method="DiffMean")),
-    Row("random 0", RECIPE, control=0),
+CONDITIONS = (
+    Condition(UNSTEERED),
+    Condition("CLAS", RECIPE),
+    Condition("IntMu", replace(RECIPE, method="IntMu")),
+    Condition("DiffMean", replace(RECIPE, method="DiffMean")),
+    Condition(f"{CONTROL}0", RECIPE, control=0),
 )
 TASKS = ("village-nli", "village-qa")
 
 
-def seconds(lm: LanguageModel, atlas: Atlas, task: str, rows: tuple[Row, ...], items: int) -> float:
-    """How long a task takes in English, Thai and Swahili under these rows."""
+def seconds(
+    lm: LanguageModel, atlas: Atlas, task: str, conditions: tuple[Condition, ...], items: int
+) -> float:
+    """How long a task takes in English, Thai and Swahili under these conditions."""
     loaded = load_items([open_task(task)], Validation, ["en", "th", "sw"], items)
     start = time.perf_counter()
-    for _ in run(lm, atlas, tuning_columns(loaded, rows)):
+    for _ in run_tasks(lm, atlas, tuning_runs(loaded, conditions)):
         pass
     return time.perf_counter() - start
 
 
-def extra_row(lm: LanguageModel, atlas: Atlas, task: str, items: int, runs: int) -> float:
-    """Seconds of a further row over those of the unsteered run: median of interleaved runs."""
+def extra_condition(lm: LanguageModel, atlas: Atlas, task: str, items: int, runs: int) -> float:
+    """Seconds of a further condition over those of the unsteered one: median of runs in turn."""
     ratios = []
     for _ in range(runs + 1):
-        alone = seconds(lm, atlas, task, ROWS[:1], items)
-        together = seconds(lm, atlas, task, ROWS, items)
-        ratios.append((together - alone) / (len(ROWS) - 1) / alone)
+        alone = seconds(lm, atlas, task, CONDITIONS[:1], items)
+        together = seconds(lm, atlas, task, CONDITIONS, items)
+        ratios.append((together - alone) / (len(CONDITIONS) - 1) / alone)
     return median(ratios[1:])
 
 
@@ -65,8 +67,8 @@ def protocol(atlas: Atlas, items: int, workers: int) -> float:
             bar.total = total
             bar.update(done - bar.n)
 
-        source = Source(RECIPE, atlas)
-        for _ in run_in_processes(source, tuning_columns(loaded, ROWS), workers, progress):
+        setup = WorkerSetup(RECIPE, atlas)
+        for _ in run_in_processes(setup, tuning_runs(loaded, CONDITIONS), workers, progress):
             pass
     return time.perf_counter() - start
 
@@ -81,13 +83,14 @@ def main() -> None:
     atlas = Atlas.load(ASSETS / "village" / "atlas.safetensors")
     print("| what | measured | promised |\n|---|---|---|")
     for task in TASKS:
-        ratio = extra_row(lm, atlas, task, 40, arguments.runs)
+        ratio = extra_condition(lm, atlas, task, 40, arguments.runs)
         print(
-            f"| A further row of {task}, over the unsteered run | {ratio:.2f} | 1.2 |", flush=True
+            f"| A further condition of {task}, over the unsteered run | {ratio:.2f} | 1.2 |",
+            flush=True,
         )
     if arguments.items:
         minutes = protocol(atlas, arguments.items, arguments.workers) / 60
-        what = f"Two tasks, 12 languages, {arguments.items} items, {len(ROWS)} rows"
+        what = f"Two tasks, 12 languages, {arguments.items} items, {len(CONDITIONS)} conditions"
         print(f"| {what}, {arguments.workers} processes | {minutes:.1f} min | 6 min |")
     print(f"\ntorch {torch.__version__}, {torch.get_num_threads()} threads")
 

@@ -29,7 +29,7 @@ _FOLDER = "clas-measure-"
 
 @dataclass(frozen=True)
 class Outcome:
-    """`ranking`: the sweep by which the first row's setting was chosen, if it was."""
+    """`ranking`: the sweep by which the first condition's setting was chosen, if it was."""
 
     comparison: Comparison
     findings: tuple[Finding, ...]
@@ -47,7 +47,7 @@ class Outcome:
 
     @property
     def sentences(self) -> list[str]:
-        """What it says of the first row, and what the paper says where that is alike."""
+        """What it says of the first condition, and what the paper says where that is alike."""
         beside = [paper_sentence(*measure) for measure in self.measures]
         return [f"{text} {more}".strip() for text, more in zip(verdict(self.comparison), beside)]
 

@@ -1,4 +1,4 @@
-"""A measurement on its way: tasks under several methods, whose cells arrive one by one."""
+"""A measurement on its way: tasks under several methods, whose scores arrive one by one."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from typing import Any, TypeVar
 from ...atlas.cache import cache_folder
 from ...errors import ClasError
 from ...evaluation.judging.comparison import Difference, compare
-from ...evaluation.judging.engine import Column, load_items, reporting_columns, run, tuning_columns
+from ...evaluation.judging.conditions import Condition, standard_conditions, with_baselines
+from ...evaluation.judging.engine import TaskRun, load_items, reporting_runs, run_tasks, tuning_runs
 from ...evaluation.judging.finding import find_all, measure_shifts
 from ...evaluation.judging.items import Split, Task, Test, Validation
 from ...evaluation.judging.prompting import Prompting
 from ...evaluation.judging.results import Log, Results, describe
-from ...evaluation.judging.rows import Row, standard_rows, with_baselines
-from ...evaluation.judging.sweep import Sweep, grid, summarise, sweep_columns
+from ...evaluation.judging.sweep import Sweep, grid, summarise, sweep_runs
 from ...evaluation.tasks import KINDS, by_likelihood, open_task
 from ...steering.recipe import Recipe
 from .outcome import Outcome
@@ -128,14 +128,14 @@ class Trial:
             chosen = [sweep.chosen for sweep in sweeps]
             self.stage = "Reporting on test items"
             loaded = load_items(self._tasks, Test, self.asked.languages, self.asked.items)
-            columns = reporting_columns(loaded, chosen, CONTROLS, prompting=self._prompting)
-            rows: Sequence[Row] = columns[0].rows
-            results: Results[Any] = self._measure(Test, columns, show=True)
+            runs = reporting_runs(loaded, chosen, CONTROLS, prompting=self._prompting)
+            conditions: Sequence[Condition] = runs[0].conditions
+            results: Results[Any] = self._measure(Test, runs, show=True)
         else:
             self.stage = "Trying out on validation items"
             tried = load_items(self._tasks, Validation, self.asked.languages, self.asked.items)
-            rows = standard_rows(recipes, CONTROLS)
-            tuned = tuning_columns(tried, rows, prompting=self._prompting)
+            conditions = standard_conditions(recipes, CONTROLS)
+            tuned = tuning_runs(tried, conditions, prompting=self._prompting)
             results = self._measure(Validation, tuned, show=True)
         self.stage, self.done, self.total = "Measuring how far the languages move", 0, 0
         self._begun = time.monotonic()
@@ -143,11 +143,11 @@ class Trial:
         shifts = []
         if "en" in corpus.languages:
             shifts = measure_shifts(
-                lm, atlas, rows, corpus, self.asked.languages, progress=self._tell
+                lm, atlas, conditions, corpus, self.asked.languages, progress=self._tell
             )
         comparison = compare(results)
         self.differences = {
-            (d.row, d.task, d.metric, d.language): d for d in comparison.differences
+            (d.condition, d.task, d.metric, d.language): d for d in comparison.differences
         }
         self.outcome = Outcome(
             comparison,
@@ -167,29 +167,29 @@ class Trial:
         judged = [by_likelihood(task) for task in self._tasks]
         few = min(self.asked.items, JUDGED)
         loaded = load_items(judged, Validation, self.asked.languages, few)
-        columns = sweep_columns(loaded, settings, prompting=self._prompting)
-        results = self._measure(Validation, columns, show=False)
+        runs = sweep_runs(loaded, settings, prompting=self._prompting)
+        results = self._measure(Validation, runs, show=False)
         return summarise(results, settings, num_layers=self.studio.num_layers)
 
-    def _measure(self, split: type[S], columns: Sequence[Column[S]], show: bool) -> Results[S]:
+    def _measure(self, split: type[S], runs: Sequence[TaskRun[S]], show: bool) -> Results[S]:
         lm, atlas = self.studio.lm, self.studio.atlas
-        about = describe(lm, atlas, split, columns)
+        about = describe(lm, atlas, split, runs)
         log = Log(_place(about), split, about)
-        left = log.open_columns(columns)
-        if show and log.cells:
-            self._show(Results(tuple(log.cells), about))
+        left = log.unfinished(runs)
+        if show and log.scores:
+            self._show(Results(tuple(log.scores), about))
         self.done, self.total, self._begun = 0, 0, time.monotonic()
-        for cells in run(lm, atlas, left, self._tell):
-            log.add(cells)
+        for scores in run_tasks(lm, atlas, left, self._tell):
+            log.add(scores)
             if show:
-                self._show(Results(cells, about))
-        return log.results(columns)
+                self._show(Results(scores, about))
+        return log.results(runs)
 
     def _show(self, results: Results[Any]) -> None:
         new = compare(results).differences
         self.differences = {
             **self.differences,
-            **{(d.row, d.task, d.metric, d.language): d for d in new},
+            **{(d.condition, d.task, d.metric, d.language): d for d in new},
         }
 
     def _tell(self, done: int, total: int) -> None:

@@ -6,10 +6,10 @@ from html import escape
 from math import isnan
 
 from ...evaluation.judging.comparison import MEAN, Difference
+from ...evaluation.judging.conditions import CONTROL
 from ...evaluation.judging.finding import Finding
 from ...evaluation.judging.items import LOWER_IS_BETTER
 from ...evaluation.judging.results import main_measures
-from ...evaluation.judging.rows import CONTROL
 from ...evaluation.judging.statistics import Interval
 from ...evaluation.telling.numbers import is_share, number, scaled, signed
 from ...evaluation.telling.tables import LEVEL, cell_text, score_text
@@ -20,13 +20,13 @@ from .markup import title
 
 
 def verdict_markup(outcome: Outcome) -> str:
-    """What the table says of the first row."""
+    """What the table says of the first condition."""
     comparison = outcome.comparison
     kind, day = comparison.about["split"], comparison.about["date"][:10]
     answer = headline(comparison)
     head = escape(
-        f"{answer[0].upper()}{answer[1:]}. {comparison.rows[0]} in {comparison.about['model']} on "
-        f"{kind} items, measured {day}:"
+        f"{answer[0].upper()}{answer[1:]}. {comparison.conditions[0]} in "
+        f"{comparison.about['model']} on {kind} items, measured {day}:"
     )
     lines = "".join(f"<li>{escape(sentence)}</li>" for sentence in outcome.sentences)
     return f'<div class="verdict" role="status"><p>{head}</p><ul>{lines}</ul></div>'
@@ -56,8 +56,10 @@ def tables(differences: list[Difference], whole: bool) -> str:
 
 
 def _table(differences: list[Difference], task: str, metric: str, whole: bool) -> str:
-    cells = {(d.row, d.language): d for d in differences if (d.task, d.metric) == (task, metric)}
-    rows = list(dict.fromkeys(row for row, _ in cells))
+    cells = {
+        (d.condition, d.language): d for d in differences if (d.task, d.metric) == (task, metric)
+    }
+    conditions = list(dict.fromkeys(condition for condition, _ in cells))
     first = {MEAN: 0, "en": 1}  # what all want to know, on a phone too
     codes = sorted(dict.fromkeys(code for _, code in cells), key=lambda c: first.get(c, 2))
     names = ["mean" if code == MEAN else get_language(code).name for code in codes]
@@ -65,21 +67,21 @@ def _table(differences: list[Difference], task: str, metric: str, whole: bool) -
         f'<th scope="col"{_apart(code)}>{escape(name)}</th>' for code, name in zip(codes, names)
     )
     before = "".join(
-        f"<td{_apart(code)}>{score_text(cells.get((rows[0], code)))}</td>" for code in codes
+        f"<td{_apart(code)}>{score_text(cells.get((conditions[0], code)))}</td>" for code in codes
     )
     body = "".join(
-        f'<tr class="{"control" if row.startswith(CONTROL) else ""}">'
-        f'<th scope="row">{escape(row)}</th>'
-        + "".join(_cell(cells.get((row, code)), code, whole) for code in codes)
+        f'<tr class="{"control" if condition.startswith(CONTROL) else ""}">'
+        f'<th scope="row">{escape(condition)}</th>'
+        + "".join(_cell(cells.get((condition, code)), code, whole) for code in codes)
         + "</tr>"
-        for row in rows
+        for condition in conditions
     )
     count = next(iter(cells.values())).items
     unit = ", in points" if is_share(metric) else ""
     unit += ", less is better" if metric in LOWER_IS_BETTER else ""
     least = [
-        d.detectable for (row, code), d in cells.items()
-        if row == rows[0] and code not in (MEAN, "en") and d.detectable == d.detectable
+        d.detectable for (condition, code), d in cells.items()
+        if condition == conditions[0] and code not in (MEAN, "en") and d.detectable == d.detectable
     ]  # fmt: skip
     note = ""
     if whole and least:

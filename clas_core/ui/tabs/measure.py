@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from ...errors import ClasError
-from ...evaluation.judging.rows import BASELINES
+from ...evaluation.judging.conditions import BASELINES, CONTROL_IS
 from ...evaluation.tasks import KINDS
 from ...evaluation.telling.figures import finding_figure, gains_figure, sweep_heatmap
 from ...steering.recipe import Recipe
@@ -28,12 +28,13 @@ from ..parts.markup import about, markup, title
 
 ABOUT = f"""One lucky sentence proves nothing. Here the same questions are put to the model left
 alone, steered by the settings at the side, by other published methods, merely asked in words to
-use the language, and with the same numbers on {CONTROLS} random choices of neurons.
+use the language, and under {CONTROLS} random controls ({CONTROL_IS}).
 
 Every number is a gain over the model left alone on the very same items, in points where the score
-is a share. The small print is where 95 % of resampled gains lie. In a row without any effect, a
-language would turn bold in fewer than one of 20 tables (Holm's correction over the languages); the
-mean and English, which stands apart as the language that must not lose, are tested on their own.
+is a share. The small print is where 95 % of resampled gains lie. Under settings without any
+effect, a language would turn bold in fewer than one of 20 tables (Holm's correction over the
+languages); the mean and English, which stands apart as the language that must not lose, are
+tested on their own.
 
 Settings that were chosen on the items they are reported on always look good. So there are two
 kinds of items: validation items to try things out on, as often as you like, and test items for

@@ -1,4 +1,4 @@
-"""The rows of a table: the model as it is, steered, merely asked, and steered at random."""
+"""Under what a model is measured: as it is, steered, merely asked, and under random controls."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ from ...steering.recipe import Recipe
 from ...text.languages import get_language
 
 UNSTEERED = "unsteered"
-CONTROL = "random "  # and a seed
+CONTROL = "random control "  # and a seed
+CONTROL_IS = "the same numbers on random neurons"
 BASELINES = ("IntMu", "LAPE", "LanguageArithmetic", "DiffMean")
 
 
 @dataclass(frozen=True)
-class Row:
+class Condition:
     """One way to run the model.
 
     recipe: how to steer, for whichever language is the target; None leaves the model as it is.
-    control: a seed; the recipe's numbers then act on random neurons (`RandomControl`).
+    control: a seed; the random control then: the recipe's numbers on random live neurons of the
+        same layers (`RandomControl`).
     ask: begin the prompt with a sentence that asks for an answer in the language.
     """
 
@@ -49,26 +51,26 @@ class Row:
         return f"Answer in {get_language(language).name}.\n" if self.ask else ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data; steered rows carry their recipe's hash."""
+        """Plain data; steered conditions carry their recipe's hash."""
         recipe = self.recipe
         steering = {} if recipe is None else {"recipe": vars(recipe), "hash": recipe.hash}
         return {"name": self.name, "control": self.control, "ask": self.ask, **steering}
 
 
-def standard_rows(recipes: Sequence[Recipe], controls: int = 3) -> tuple[Row, ...]:
-    """Unsteered, a row for each recipe by its method's name, asked, and `controls` random ones.
+def standard_conditions(recipes: Sequence[Recipe], controls: int = 3) -> tuple[Condition, ...]:
+    """Unsteered, each recipe by its method's name, asked, and `controls` random controls.
 
-    The controls are of the first recipe. Raises ClasError for two recipes of one method.
+    These are of the first recipe. Raises ClasError for two recipes of one method.
     """
     first = recipes[0]
-    rows = (
-        Row(UNSTEERED),
-        *(Row(recipe.method, recipe) for recipe in recipes),
-        Row("asked", ask=True),
-        *(Row(f"{CONTROL}{seed}", first, control=seed) for seed in range(controls)),
+    conditions = (
+        Condition(UNSTEERED),
+        *(Condition(recipe.method, recipe) for recipe in recipes),
+        Condition("asked", ask=True),
+        *(Condition(f"{CONTROL}{seed}", first, control=seed) for seed in range(controls)),
     )
-    check_names(rows)
-    return rows
+    check_names(conditions)
+    return conditions
 
 
 def with_baselines(recipe: Recipe) -> tuple[Recipe, ...]:
@@ -90,8 +92,8 @@ def with_baselines(recipe: Recipe) -> tuple[Recipe, ...]:
     return (recipe, *others)
 
 
-def check_names(rows: tuple[Row, ...]) -> None:
-    """Raise ClasError unless every row has a name of its own."""
-    names = [row.name for row in rows]
+def check_names(conditions: tuple[Condition, ...]) -> None:
+    """Raise ClasError unless every condition has a name of its own."""
+    names = [condition.name for condition in conditions]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ClasError(f"Two rows are called {twice!r}: give each a name of its own.")
+        raise ClasError(f"Two conditions are called {twice!r}: give each a name of its own.")
