@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from .atlas.selection import lape_select as lape_select
     from .atlas.selection import select as select
     from .errors import ClasError as ClasError
+    from .evaluation.trying import evaluate as evaluate
     from .model.architecture import LanguageModel as LanguageModel
     from .model.architecture import UnsupportedModel as UnsupportedModel
     from .model.loading import load as load
@@ -84,6 +85,7 @@ _HOMES = {
     "running.effects": "Effects compare diff_words",
     "errors": "ClasError",
     "running.answers": "generate_batch",
+    "evaluation.trying": "evaluate",
     "running.generation": "Step generate",
     "running.states": "BridgeCache HiddenStates hidden_states",
     "text.languages": "LANGUAGES Language canonical_code get_language",

@@ -39,7 +39,7 @@ from ..evaluation.judging.sweep import (
 from ..evaluation.judging.workers import WorkerSetup, run_in_processes
 from ..evaluation.tasks import Likelihood, open_task
 from ..evaluation.telling.report import write_report
-from ..evaluation.telling.tables import cell_text, score_text, to_csv, to_json, to_latex
+from ..evaluation.telling.tables import to_csv, to_json, to_latex, to_text
 from ..evaluation.telling.verdict import answer
 from ..model.architecture import LanguageModel
 from ..paths import replacing
@@ -201,7 +201,7 @@ def _put_out(arguments: argparse.Namespace, results: Results[Any]) -> None:
         print(to_json(comparison), end="")
     else:
         for measure in comparison.measures:
-            print(_table(comparison, *measure))
+            print(to_text(comparison, *measure))
         print(*answer(comparison), sep="\n")
 
 
@@ -225,27 +225,6 @@ def _load_any(path: str) -> Results[Any]:
         return Results.load(path, Test)
     except ClasError:
         return Results.load(path, Validation)
-
-
-def _table(comparison: Comparison, task: str, metric: str) -> str:
-    """Gains by condition and language, as plain text."""
-    codes = comparison.languages(task)
-    conditions = [comparison.get(comparison.conditions[0], task, metric, code) for code in codes]
-    lines = [[f"{task}, {metric}", *codes], ["unsteered, score", *map(score_text, conditions)]]
-    for condition in comparison.conditions:
-        cells = [comparison.get(condition, task, metric, code) for code in codes]
-        if any(cells):
-            lines.append([condition, *map(cell_text, cells)])
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    return (
-        "\n".join(
-            "  ".join(
-                text.ljust(w) if k == 0 else text.rjust(w) for k, (text, w) in enumerate(pairs)
-            )
-            for pairs in ([*zip(line, widths)] for line in lines)
-        )
-        + "\n"
-    )
 
 
 def _print_sweep(sweep: Sweep, as_json: bool) -> None:

@@ -10,14 +10,14 @@ import pytest
 from scipy import stats
 
 from clas_core.errors import ClasError
-from clas_core.evaluation.judging.comparison import MEAN, compare
+from clas_core.evaluation.judging.comparison import MEAN, Difference, compare
 from clas_core.evaluation.judging.engine import ConditionScores
 from clas_core.evaluation.judging.items import Scores, Test
 from clas_core.evaluation.judging.results import Results
 from clas_core.evaluation.telling.figures import gains_figure
 from clas_core.evaluation.telling.paper import paper_sentence, published_for
 from clas_core.evaluation.telling.report import to_html
-from clas_core.evaluation.telling.tables import from_json, to_csv, to_json, to_latex
+from clas_core.evaluation.telling.tables import from_json, to_csv, to_json, to_latex, to_text
 from clas_core.evaluation.telling.verdict import answer, headline, verdict
 
 N = 40
@@ -105,6 +105,41 @@ def test_less_is_better_for_bits(comparison):
     assert bits.better == pytest.approx(0.5)
     assert bits.p < 0.001
     assert comparison.get("CLAS", "a task", "bits_per_byte", MEAN) is None  # of one language
+
+
+def test_the_frame_holds_every_difference(comparison):
+    """Its numbers are those of the differences to the bit, in a type that can be computed with."""
+    frame = comparison.frame
+    assert [*frame.columns[:9]] == [
+        *("condition", "task", "metric", "language", "before", "after", "gain", "low", "high")
+    ]
+    assert [Difference.from_dict(row) for row in frame.to_dict("records")] == [
+        *comparison.differences
+    ]
+    assert {str(frame[name].dtype) for name in ("before", "gain", "p_holm", "detectable")} == {
+        "float64"
+    }
+    assert frame["items"].dtype.kind == "i"
+    table = frame[frame.metric == "accuracy"].pivot(
+        index="condition", columns="language", values="gain"
+    )
+    assert table.loc["CLAS", "es"] == pytest.approx(0.3)
+
+
+def test_a_grid_is_in_the_tables_order(comparison):
+    grid = comparison.grid("a task", "accuracy")
+    assert [*grid.columns] == [MEAN, "en", "es", "hi"]
+    assert [*grid.index] == ["CLAS", "random control 0", "random control 1"]
+    assert grid.loc["CLAS", "es"] == comparison.get("CLAS", "a task", "accuracy", "es")
+    half = replace(comparison, differences=comparison.differences[:2])  # as it fills in
+    assert half.grid("a task", "accuracy").loc["CLAS"].notna().all()
+
+
+def test_the_shell_s_table(comparison):
+    lines = to_text(comparison, "a task", "accuracy").splitlines()
+    assert lines[0].split() == ["a", "task,", "accuracy", MEAN, "en", "es", "hi"]
+    assert lines[1].split()[-4:] == ["50.00"] * 4
+    assert lines[2].split() == ["CLAS", "+16.25", "-5.00", "+30.00", "+2.50"]
 
 
 def test_csv(comparison):

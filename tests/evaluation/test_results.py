@@ -42,6 +42,14 @@ def test_save_and_load(tmp_path, tiny_lm, atlas, runs, about):
     results.save(tmp_path / "results.json")
     again = Results.load(tmp_path / "results.json", Validation)
     assert again == results
+    frame = results.frame
+    assert [*frame.columns] == [
+        *("condition", "task", "language", "metric", "item", "group", "value")
+    ]
+    assert len(frame) == sum(len(one.scores.values) for one in results.scores)
+    mean = frame[(frame.condition == "CLAS") & (frame.language == "sw")].groupby("metric").value
+    scores = results.get("CLAS", "small text", "bits_per_byte", "sw")
+    assert mean.mean()["bits_per_byte"] == pytest.approx(scores.mean)
     assert results.conditions == tuple(condition.name for condition in CONDITIONS)
     assert results.measures == (
         ("small choice", "accuracy"),

@@ -8,10 +8,12 @@ it asks another question, whether the anchor kept its score.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from statistics import fmean
 from typing import Any
+
+import pandas as pd
 
 from .conditions import CONTROL, UNSTEERED
 from .engine import ANCHOR
@@ -28,6 +30,7 @@ from .statistics import (
 )
 
 MEAN = "mean"  # stands for all languages but the anchor
+SIGNIFICANCE = 0.05  # what a corrected p-value must stay below to be told as more than chance
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,31 @@ class Difference:
     items: int
 
     @property
+    def shown(self) -> int:
+        """1 if it is better by more than chance, -1 if worse, else 0."""
+        if self.p_holm >= SIGNIFICANCE or not self.better:
+            return 0
+        return 1 if self.better > 0 else -1
+
+    @property
     def better(self) -> float:
         """The gain, with the sign that makes more of it the better."""
         return -self.gain.estimate if self.metric in LOWER_IS_BETTER else self.gain.estimate
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data: its fields, the gain's interval as `gain`, `low` and `high`."""
+        flat = {name: getattr(self, name) for name in _FIELDS}
+        return {**flat, "gain": self.gain.estimate, "low": self.gain.low, "high": self.gain.high}
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Difference:
+        """What `as_dict` gave. Raises KeyError if something is missing."""
+        interval = Interval(data["gain"], data["low"], data["high"])
+        return Difference(**{**{name: data[name] for name in _FIELDS}, "gain": interval})
+
+
+_FIELDS = tuple(field.name for field in fields(Difference))
+_FIRST = ("condition", "task", "metric", "language", "before", "after", "gain", "low", "high")
 
 
 @dataclass(frozen=True)
@@ -73,7 +98,39 @@ class Comparison:
     about: Mapping[str, Any]
     anchor: str = ANCHOR
 
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """All differences, one a row, tidy.
+
+        Text: condition, task, metric, language (`MEAN` stands for all but the anchor). Float:
+        before, after, gain, low, high (shares in [0, 1]), p, p_holm, detectable. Int: items. All
+        as in `Difference`.
+        """
+        columns = dict.fromkeys([*_FIRST, *_FIELDS])
+        return pd.DataFrame([d.as_dict() for d in self.differences], columns=list(columns))
+
+    def grid(self, task: str, metric: str) -> pd.DataFrame:
+        """The differences of a task and metric, [conditions, languages], for tables and figures.
+
+        Languages are in the order of `languages`; None where nothing was measured.
+        """
+        found = {(d.condition, d.language): d for d in self.differences
+                 if (d.task, d.metric) == (task, metric)}  # fmt: skip
+        names, codes = dict.fromkeys(name for name, _ in found), self.languages(task)
+        cells = [[found.get((name, code)) for code in codes] for name in names]
+        return pd.DataFrame(cells, index=list(names), columns=list(codes), dtype=object)
+
+    def cells(self, condition: str, task: str, metric: str) -> list[Difference]:
+        """A condition's differences on a task and metric, the mean among them."""
+        wanted = (condition, task, metric)
+        return [d for d in self.differences if (d.condition, d.task, d.metric) == wanted]
+
+    def steered(self, cells: Sequence[Difference]) -> list[Difference]:
+        """Those of `cells` that are of one language, which isn't the anchor."""
+        return [d for d in cells if d.language not in (MEAN, self.anchor)]
+
     def get(self, condition: str, task: str, metric: str, language: str) -> Difference | None:
+        """One difference; None if it wasn't measured."""
         return self._index.get((condition, task, metric, language))
 
     @cached_property
@@ -82,10 +139,12 @@ class Comparison:
 
     @property
     def conditions(self) -> tuple[str, ...]:
+        """Their names, the unsteered one left out, in the order in which they were given."""
         return tuple(dict.fromkeys(d.condition for d in self.differences))
 
     @property
     def measures(self) -> tuple[tuple[str, str], ...]:
+        """(task, metric) pairs; a task's main metric first."""
         return tuple(dict.fromkeys((d.task, d.metric) for d in self.differences))
 
     def languages(self, task: str) -> tuple[str, ...]:

@@ -60,8 +60,11 @@ class Condition:
 def standard_conditions(recipes: Sequence[Recipe], controls: int = 3) -> tuple[Condition, ...]:
     """Unsteered, each recipe by its method's name, asked, and `controls` random controls.
 
-    These are of the first recipe. Raises ClasError for two recipes of one method.
+    These are of the first recipe. Raises ClasError for no recipe, and for two of one
+    method.
     """
+    if not recipes:
+        raise ClasError("There is no recipe to measure: give at least one.")
     first = recipes[0]
     conditions = (
         Condition(UNSTEERED),

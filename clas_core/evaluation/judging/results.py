@@ -13,6 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import pandas as pd
+
 from ...atlas.atlas import Atlas
 from ...atlas.cache import fingerprint
 from ...errors import ClasError
@@ -36,8 +38,23 @@ class Results(Generic[S]):
     scores: tuple[ConditionScores[S], ...]
     about: Mapping[str, Any] = field(default_factory=dict)
 
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """Every score, one a row, tidy. Text: condition, task, language, metric, item (its key),
+        group. Float: value, as the metric gives it."""
+        return pd.DataFrame(
+            [
+                (one.condition, s.task, s.language, s.metric, *item)
+                for one in self.scores
+                for s in [one.scores]
+                for item in zip(s.keys, s.groups, s.values)
+            ],
+            columns=["condition", "task", "language", "metric", "item", "group", "value"],
+        )
+
     @property
     def conditions(self) -> tuple[str, ...]:
+        """Their names, in the order in which they came."""
         return tuple(dict.fromkeys(one.condition for one in self.scores))
 
     @property
@@ -46,6 +63,7 @@ class Results(Generic[S]):
         return tuple(dict.fromkeys((one.scores.task, one.scores.metric) for one in self.scores))
 
     def languages(self, task: str) -> tuple[str, ...]:
+        """The languages in which a task was measured, in the order in which they came."""
         found = (one.scores.language for one in self.scores if one.scores.task == task)
         return tuple(dict.fromkeys(found))
 

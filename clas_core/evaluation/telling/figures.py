@@ -18,7 +18,7 @@ from ..judging.finding import Finding
 from ..judging.items import LOWER_IS_BETTER
 from ..judging.statistics import Interval
 from ..judging.sweep import Ranking, Tried
-from .numbers import is_share, number, scaled
+from .numbers import is_share, name_of, number, scaled
 
 _MARGIN = {"l": 8, "r": 8, "t": 8, "b": 8}
 _GREY = "#A7A7A7"
@@ -27,27 +27,22 @@ _GREY = "#A7A7A7"
 def gains_figure(comparison: Comparison, task: str, metric: str) -> go.Figure:
     """Each condition's gain in each language, with its interval; random controls in grey."""
     figure = _blank()
-    codes = comparison.languages(task)
-    names = [_language_name(code) for code in codes]
-    colours = iter(OKABE_ITO * len(comparison.conditions))
-    first_control = next((one for one in comparison.conditions if one.startswith(CONTROL)), None)
-    for condition in comparison.conditions:
-        control = condition.startswith(CONTROL)
-        cells = [comparison.get(condition, task, metric, code) for code in codes]
-        shown = [(name, cell) for name, cell in zip(names, cells) if cell is not None]
-        if not shown:
-            continue
-        gains = [cell.gain for _, cell in shown]
+    grid = comparison.grid(task, metric).rename(columns=name_of)
+    colours = iter(OKABE_ITO * len(grid))
+    controls = [name for name in grid.index if name.startswith(CONTROL)]
+    for condition, row in grid.iterrows():
+        cells = row.dropna()
+        control = condition in controls
         figure.add_scatter(
-            x=[name for name, _ in shown],
-            y=[scaled(gain.estimate, metric) for gain in gains],
-            error_y=_error(gains, metric),
+            x=list(cells.index),
+            y=[scaled(cell.gain.estimate, metric) for cell in cells],
+            error_y=_error([cell.gain for cell in cells], metric),
             name=CONTROL.strip() if control else condition,
             legendgroup=CONTROL.strip() if control else condition,
-            showlegend=not (control and condition != first_control),
+            showlegend=condition not in controls[1:],
             mode="markers",
             marker={"size": 6 if control else 9, "color": _GREY if control else next(colours)},
-            text=[describe(cell) for _, cell in shown],
+            text=[describe(cell) for cell in cells],
             hovertemplate="%{text}<extra>%{fullData.name}, %{x}</extra>",
         )
     figure.add_hline(y=0, line={"width": 1, "color": _GREY})
@@ -55,7 +50,7 @@ def gains_figure(comparison: Comparison, task: str, metric: str) -> go.Figure:
         scattermode="group", legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"}
     )
     figure.update_yaxes(title=f"gain in {metric}{_unit(metric)}", automargin=True)
-    figure.update_xaxes(categoryorder="array", categoryarray=names, automargin=True)
+    figure.update_xaxes(categoryorder="array", categoryarray=list(grid.columns), automargin=True)
     return figure
 
 
@@ -200,7 +195,3 @@ def _unit(metric: str) -> str:
     if metric in LOWER_IS_BETTER:
         return " (less is better)"
     return " (points)" if is_share(metric) else ""
-
-
-def _language_name(code: str) -> str:
-    return "mean" if code == "mean" else get_language(code).name

@@ -1,6 +1,9 @@
-"""How scores are written: shares in percent and points, all else as it is."""
+"""How scores and languages are written: shares in percent and points, all else as it is."""
 
 from __future__ import annotations
+
+from ...text.languages import get_language
+from ..judging.comparison import MEAN
 
 _NOT_SHARES = frozenset({"bits_per_byte", "log_p"})
 
@@ -24,3 +27,8 @@ def signed(value: float, digits: int = 2) -> str:
     """With its sign, a minus as long as a plus; what rounds to 0 has none."""
     text = f"{value:+.{digits}f}"
     return text[1:] if float(text) == 0 else text.replace("-", "−")
+
+
+def name_of(code: str) -> str:
+    """A column's heading: a language's name, or the mean's."""
+    return MEAN if code == MEAN else get_language(code).name

@@ -11,16 +11,15 @@ from plotly import graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from ...paths import replacing
-from ...text.languages import get_language
-from ..judging.comparison import MEAN, Comparison, Difference
+from ..judging.comparison import MEAN, SIGNIFICANCE, Comparison, Difference
 from ..judging.conditions import CONTROL_IS
 from ..judging.finding import Finding
 from ..judging.statistics import Interval
 from ..judging.sweep import Ranking
 from .figures import describe, finding_figure, gains_figure, retrieval_figure, sweep_heatmap
-from .numbers import number, scaled
+from .numbers import name_of, number, scaled
 from .paper import paper_sentence
-from .tables import LEVEL, cell_text, origin, score_text
+from .tables import cell_text, origin, render, score_text
 from .verdict import answer
 
 _STYLE = """
@@ -80,11 +79,12 @@ def _measures(comparison: Comparison) -> Iterable[str]:
     for task, metric in comparison.measures:
         yield f"<h2>{escape(task)}: {escape(metric)}</h2>"
         yield _table(comparison, task, metric)
+        apart = escape(name_of(comparison.anchor))
         yield (
             '<p class="note">Gain over the unsteered model on the same items, in points where the '
-            f"score is a share. Bold: p below {LEVEL:g}, corrected over the languages (Holm). "
-            f"{escape(get_language(comparison.anchor).name)} stands apart: it is what steering for "
-            "the other languages does to it. Hover for intervals.</p>"
+            f"score is a share. Bold: p below {SIGNIFICANCE:g}, corrected over the languages "
+            f"(Holm). {apart} stands apart: it is what steering for the other languages does to it. "
+            "Hover for intervals.</p>"
         )
         wins = [
             f"{condition} {100 * share:.0f} %"
@@ -103,44 +103,29 @@ def _measures(comparison: Comparison) -> Iterable[str]:
 
 
 def _table(comparison: Comparison, task: str, metric: str) -> str:
-    codes = comparison.languages(task)
+    def score(cell: Difference | None, code: str) -> str:
+        return f"<td{_anchor_class(comparison, code)}>{score_text(cell)}</td>"
+
+    def gain(cell: Difference | None, code: str) -> str:
+        if cell is None:
+            return "<td></td>"
+        classes = {"sure": cell.shown, "anchor": code == comparison.anchor}
+        shade = min(1.0, abs(cell.gain.estimate) / max(cell.detectable, 1e-9)) * 0.35
+        colour = "0, 114, 178" if cell.better > 0 else "213, 94, 0"
+        return (
+            f'<td class="{" ".join(name for name, on in classes.items() if on)}" '
+            f'style="background: rgba({colour}, {shade:.2f})" '
+            f'title="{escape(describe(cell))}">{cell_text(cell)}</td>'
+        )
+
+    table = render(comparison, task, metric, score=score, gain=gain)
     head = "".join(
-        f"<th{_anchor_class(comparison, code)}>{escape(_name(code))}</th>" for code in codes
+        f"<th{_anchor_class(comparison, code)}>{escape(name_of(code))}</th>" for code in table
     )
-    lines = [_unsteered(comparison, task, metric, codes)]
-    for condition in comparison.conditions:
-        cells = [comparison.get(condition, task, metric, code) for code in codes]
-        if any(cells):
-            inner = "".join(_cell(comparison, code, cell) for code, cell in zip(codes, cells))
-            lines.append(f"<tr><td>{escape(condition)}</td>{inner}</tr>")
-    body = "".join(lines)
+    body = "".join(
+        f"<tr><td>{escape(name)}</td>{''.join(cells)}</tr>" for name, *cells in table.itertuples()
+    )
     return f'<div class="wide"><table><tr><th></th>{head}</tr>{body}</table></div>'
-
-
-def _unsteered(comparison: Comparison, task: str, metric: str, codes: Sequence[str]) -> str:
-    """The scores that all gains are counted from."""
-    before = {d.language: d for d in comparison.differences if (d.task, d.metric) == (task, metric)}
-    inner = "".join(
-        f"<td{_anchor_class(comparison, code)}>{score_text(before.get(code))}</td>"
-        for code in codes
-    )
-    return f"<tr><td>unsteered, its score</td>{inner}</tr>"
-
-
-def _cell(comparison: Comparison, code: str, cell: Difference | None) -> str:
-    if cell is None:
-        return "<td></td>"
-    classes = [name for name, on in _classes(comparison, code, cell).items() if on]
-    shade = min(1.0, abs(cell.gain.estimate) / max(cell.detectable, 1e-9)) * 0.35
-    colour = "0, 114, 178" if cell.better > 0 else "213, 94, 0"
-    return (
-        f'<td class="{" ".join(classes)}" style="background: rgba({colour}, {shade:.2f})" '
-        f'title="{escape(describe(cell))}">{cell_text(cell)}</td>'
-    )
-
-
-def _classes(comparison: Comparison, code: str, cell: Difference) -> dict[str, bool]:
-    return {"sure": cell.p_holm < LEVEL, "anchor": code == comparison.anchor}
 
 
 def _anchor_class(comparison: Comparison, code: str) -> str:
@@ -149,21 +134,17 @@ def _anchor_class(comparison: Comparison, code: str) -> str:
 
 def _smallest(comparison: Comparison, task: str, metric: str) -> str:
     """The sentence on what so many items could have shown of the first condition."""
-    cells = [
-        d for d in comparison.differences
-        if (d.condition, d.task, d.metric) == (comparison.conditions[0], task, metric)
-    ]  # fmt: skip
-    one = [
-        scaled(d.detectable, metric) for d in cells if d.language not in (MEAN, comparison.anchor)
-    ]
-    mean = [scaled(d.detectable, metric) for d in cells if d.language == MEAN]
+    first = comparison.conditions[0]
+    cells = comparison.cells(first, task, metric)
+    mean = [number(scaled(d.detectable, metric), metric) for d in cells if d.language == MEAN]
+    one = [scaled(d.detectable, metric) for d in comparison.steered(cells)]
     if not one:
         return ""
     sentence = (
-        f"The smallest gain of {comparison.conditions[0]} that so many items would have shown: "
+        f"The smallest gain of {first} that so many items would have shown: "
         f"{number(min(one), metric)} to {number(max(one), metric)} in one language"
     )
-    return f"{sentence}, {number(mean[0], metric)} in the mean." if mean else sentence + "."
+    return f"{sentence}, {mean[0]} in the mean." if mean else sentence + "."
 
 
 def _finding(finding: Finding) -> Iterable[str]:
@@ -202,7 +183,3 @@ def _plot(figure: go.Figure) -> str:
 def _definitions(lines: dict[str, str]) -> str:
     inner = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in lines.items())
     return f"<dl>{inner}</dl>"
-
-
-def _name(code: str) -> str:
-    return "mean" if code == MEAN else get_language(code).name

@@ -1,36 +1,45 @@
-"""A comparison as CSV, JSON and LaTeX. Each says what model, settings and versions made it."""
+"""A comparison as text, CSV, JSON and LaTeX. Files say what model, settings, versions made them."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+import pandas as pd
 
 from ...errors import ClasError
 from ..judging.comparison import MEAN, Comparison, Difference
-from ..judging.statistics import Interval
 from .numbers import number, scaled
 
-LEVEL = 0.05
-_COLUMNS = (
-    *("condition", "task", "metric", "language", "before", "after", "gain", "low", "high"),
-    *("p", "p_holm", "detectable", "items"),
-)
+Render = Callable[[Difference | None, str], str]  # of a cell, if it was measured, and its language
+
+
+def render(
+    comparison: Comparison, task: str, metric: str, *, score: Render, gain: Render
+) -> pd.DataFrame:
+    """A table as all forms show it: texts [1 + conditions, languages].
+
+    `score` renders the first line, the unsteered scores that all gains are counted from; `gain` the
+    line of each condition.
+    """
+    grid = comparison.grid(task, metric)
+    anyone = {code: next(iter(cells.dropna()), None) for code, cells in grid.items()}
+    lines = {"unsteered, score": [score(cell, code) for code, cell in anyone.items()]}
+    for condition, cells in grid.iterrows():
+        lines[condition] = [gain(cell, code) for code, cell in cells.items()]
+    return pd.DataFrame.from_dict(lines, orient="index", columns=grid.columns)
+
+
+def to_text(comparison: Comparison, task: str, metric: str) -> str:
+    """A table for the shell: gains by condition and language."""
+    table = render(comparison, task, metric, score=score_text, gain=cell_text)
+    return table.rename_axis(columns=f"{task}, {metric}").to_string() + "\n"
 
 
 def to_csv(comparison: Comparison) -> str:
-    """A line for each condition, task, metric and language; first, commented, what it is of."""
-    text = io.StringIO()
-    for name, value in origin(comparison.about).items():
-        text.write(f"# {name}: {value}\n")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    for difference in comparison.differences:
-        flat = _flat(difference)
-        writer.writerow([flat[name] for name in _COLUMNS])
-    return text.getvalue()
+    """The comparison's frame; first, commented, what it is of."""
+    return _origin_lines("#", comparison) + comparison.frame.to_csv(index=False)
 
 
 def to_json(comparison: Comparison) -> str:
@@ -42,7 +51,7 @@ def to_json(comparison: Comparison) -> str:
     data = {
         "about": comparison.about,
         "anchor": comparison.anchor,
-        "differences": [_flat(difference) for difference in comparison.differences],
+        "differences": comparison.frame.to_dict("records"),
         "control_wins": wins,
     }
     return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
@@ -52,12 +61,9 @@ def from_json(text: str) -> Comparison:
     """What `to_json` wrote. Raises ClasError for anything else."""
     try:
         data = json.loads(text)
-        return Comparison(
-            tuple(map(_unflat, data["differences"])),
-            {(w["condition"], w["task"], w["metric"]): w["share"] for w in data["control_wins"]},
-            data["about"],
-            data["anchor"],
-        )
+        wins = {(w["condition"], w["task"], w["metric"]): w["share"] for w in data["control_wins"]}
+        differences = tuple(map(Difference.from_dict, data["differences"]))
+        return Comparison(differences, wins, data["about"], data["anchor"])
     except (ValueError, TypeError, KeyError) as error:
         raise ClasError("This is no comparison: take what was saved as JSON.") from error
 
@@ -65,10 +71,10 @@ def from_json(text: str) -> Comparison:
 def to_latex(comparison: Comparison) -> str:
     """A booktabs table for each task and metric: unsteered scores, and gains by condition.
 
-    Bold where p, corrected over the languages, is below 0.05. The anchor's column stands apart.
+    Bold where a gain or loss is more than chance. The mean and the anchor stand last, apart.
     """
-    head = "".join(f"% {name}: {value}\n" for name, value in origin(comparison.about).items())
-    return head + "\n".join(_latex(comparison, *measure) for measure in comparison.measures)
+    tables = (_latex(comparison, *measure) for measure in comparison.measures)
+    return _origin_lines("%", comparison) + "\n".join(tables)
 
 
 def origin(about: Mapping[str, Any]) -> dict[str, str]:
@@ -87,62 +93,41 @@ def origin(about: Mapping[str, Any]) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-def cell_text(cell: Difference | None) -> str:
-    """A gain with its sign, in points where the score is a share."""
+def cell_text(cell: Difference | None, _: str = "") -> str:
+    """A gain with its sign, in points where the score is a share; empty if it wasn't measured."""
     if cell is None:
         return ""
     gain = scaled(cell.gain.estimate, cell.metric)
     return ("+" if gain >= 0 else "") + number(gain, cell.metric)
 
 
-def score_text(cell: Difference | None) -> str:
-    """The unsteered score, in percent where it is a share."""
-    if cell is None:
-        return ""
-    return number(scaled(cell.before, cell.metric), cell.metric)
+def score_text(cell: Difference | None, _: str = "") -> str:
+    """The unsteered score, in percent where it is a share; empty if it wasn't measured."""
+    return "" if cell is None else number(scaled(cell.before, cell.metric), cell.metric)
+
+
+def _origin_lines(mark: str, comparison: Comparison) -> str:
+    lines = origin(comparison.about).items()
+    return "".join(f"{mark} {name}: {value}\n" for name, value in lines)
 
 
 def _latex(comparison: Comparison, task: str, metric: str) -> str:
-    codes = comparison.languages(task)
-    steered = [code for code in codes if code not in (comparison.anchor, MEAN)]
-    ordered = [*steered, *(code for code in (MEAN, comparison.anchor) if code in codes)]
-    lines = [
-        rf"\begin{{tabular}}{{l{'r' * len(ordered)}}}",
-        r"\toprule",
-        " & ".join([_escape(f"{task}, {metric}"), *map(_escape, ordered)]) + r" \\",
-        r"\midrule",
-        " & ".join(["unsteered, score", *_scores(comparison, task, metric, ordered)]) + r" \\",
-        r"\midrule",
-    ]
-    for condition in comparison.conditions:
-        cells = [comparison.get(condition, task, metric, code) for code in ordered]
-        if any(cells):
-            lines.append(" & ".join([_escape(condition), *map(_latex_cell, cells)]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+    table = render(comparison, task, metric, score=score_text, gain=_latex_cell).replace("", "--")
+    last = [code for code in (MEAN, comparison.anchor) if code in table]
+    table = table[[*table.columns.drop(last), *last]]
+    columns = "l" + "r" * len(table.columns)
+    head = [_escape(text) for text in (f"{task}, {metric}", *table.columns)]
+    first, *rest = ([_escape(name), *cells] for name, *cells in table.itertuples())
+    head, first, *rest = (" & ".join(cells) + r" \\" for cells in (head, first, *rest))
+    lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", first, r"\midrule"]
+    return "\n".join([*lines, *rest, r"\bottomrule", r"\end{tabular}", ""])
 
 
-def _scores(comparison: Comparison, task: str, metric: str, codes: list[str]) -> list[str]:
-    """The unsteered scores that the gains are counted from."""
-    cells = [comparison.get(comparison.conditions[0], task, metric, code) for code in codes]
-    return [score_text(cell) or "--" for cell in cells]
-
-
-def _latex_cell(cell: Difference | None) -> str:
+def _latex_cell(cell: Difference | None, code: str) -> str:
     if cell is None:
-        return "--"
-    number = f"${cell_text(cell)}$"
-    return rf"\textbf{{{number}}}" if cell.p_holm < LEVEL else number
+        return ""
+    return rf"\textbf{{${cell_text(cell)}$}}" if cell.shown else f"${cell_text(cell)}$"
 
 
 def _escape(text: str) -> str:
     return "".join("\\" + char if char in "&%$#_{}" else char for char in text)
-
-
-def _unflat(data: Mapping[str, Any]) -> Difference:
-    rest = {name: value for name, value in data.items() if name not in ("gain", "low", "high")}
-    return Difference(**rest, gain=Interval(data["gain"], data["low"], data["high"]))
-
-
-def _flat(difference: Difference) -> dict[str, Any]:
-    gain = difference.gain
-    return {**vars(difference), "gain": gain.estimate, "low": gain.low, "high": gain.high}

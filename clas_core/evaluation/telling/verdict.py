@@ -9,7 +9,6 @@ from ..judging.conditions import CONTROL_IS
 from ..judging.items import LOWER_IS_BETTER
 from ..judging.results import main_measures
 from .numbers import is_share, scaled, signed
-from .tables import LEVEL
 
 
 def verdict(comparison: Comparison, condition: str | None = None) -> list[str]:
@@ -18,7 +17,7 @@ def verdict(comparison: Comparison, condition: str | None = None) -> list[str]:
     return [
         _sentence(comparison, condition, task, metric)
         for task, metric in main_measures(comparison.measures)
-        if any((d.condition, d.task) == (condition, task) for d in comparison.differences)
+        if comparison.cells(condition, task, metric)
     ]
 
 
@@ -50,17 +49,14 @@ def answer(comparison: Comparison) -> list[str]:
 
 def _overall(comparison: Comparison, condition: str, task: str, metric: str) -> Difference | None:
     """The mean over languages; the language itself if only one is steered for."""
-    codes = [code for code in comparison.languages(task) if code not in (MEAN, comparison.anchor)]
-    code = codes[0] if len(codes) == 1 else MEAN
-    return comparison.get(condition, task, metric, code)
+    steered = comparison.steered(comparison.cells(condition, task, metric))
+    if len(steered) == 1:
+        return steered[0]
+    return comparison.get(condition, task, metric, MEAN)
 
 
 def _sentence(comparison: Comparison, condition: str, task: str, metric: str) -> str:
-    cells = [
-        d for d in comparison.differences
-        if (d.condition, d.task, d.metric) == (condition, task, metric) and d.language != MEAN
-    ]  # fmt: skip
-    steered = [d for d in cells if d.language != comparison.anchor]
+    steered = comparison.steered(comparison.cells(condition, task, metric))
     parts = []
     if mean := _overall(comparison, condition, task, metric):
         where = get_language(steered[0].language).name
@@ -79,9 +75,9 @@ def _sentence(comparison: Comparison, condition: str, task: str, metric: str) ->
 
 def _sure(cells: list[Difference]) -> str:
     """The languages in which the difference is more than chance."""
-    sure = [d for d in cells if d.p_holm < LEVEL and d.better]
-    better = [get_language(d.language).name for d in sure if d.better > 0]
-    worse = [get_language(d.language).name for d in sure if d.better < 0]
+    better, worse = (
+        [get_language(d.language).name for d in cells if d.shown == way] for way in (1, -1)
+    )
     named = [f"{w} in {', '.join(names)}" for w, names in (("better", better), ("worse", worse))
              if names]  # fmt: skip
     return " and ".join(named) or "no language changed more than chance would"

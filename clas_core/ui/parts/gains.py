@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from math import isnan
 
-from ...evaluation.judging.comparison import MEAN, Difference
+from ...evaluation.judging.comparison import Comparison, Difference
 from ...evaluation.judging.conditions import CONTROL
 from ...evaluation.judging.finding import Finding
 from ...evaluation.judging.items import LOWER_IS_BETTER
 from ...evaluation.judging.results import main_measures
 from ...evaluation.judging.statistics import Interval
-from ...evaluation.telling.numbers import is_share, number, scaled, signed
-from ...evaluation.telling.tables import LEVEL, cell_text, score_text
+from ...evaluation.telling.numbers import is_share, name_of, number, scaled, signed
+from ...evaluation.telling.tables import cell_text, render, score_text
 from ...evaluation.telling.verdict import headline
-from ...text.languages import get_language
 from ..behind.outcome import Outcome
 from .markup import title
 
@@ -49,49 +49,46 @@ def rho_markup(finding: Finding) -> str:
     return f'<p class="quiet">{text}</p>'
 
 
-def tables(differences: list[Difference], whole: bool) -> str:
-    """A table a task of gains by row and language; `whole`: nothing is still to come."""
-    measures = main_measures((d.task, d.metric) for d in differences)
-    return "".join(_table(differences, *measure, whole) for measure in measures)
+def tables(differences: Sequence[Difference], whole: bool) -> str:
+    """A table for each task, as markup, of what is measured so far.
+
+    `whole`: all languages are there, so that p-values are corrected as they should be.
+    """
+    comparison = Comparison(tuple(differences), {}, {})
+    measures = main_measures(comparison.measures)
+    return "".join(_table(comparison, *measure, whole) for measure in measures)
 
 
-def _table(differences: list[Difference], task: str, metric: str, whole: bool) -> str:
-    cells = {
-        (d.condition, d.language): d for d in differences if (d.task, d.metric) == (task, metric)
-    }
-    conditions = list(dict.fromkeys(condition for condition, _ in cells))
-    first = {MEAN: 0, "en": 1}  # what all want to know, on a phone too
-    codes = sorted(dict.fromkeys(code for _, code in cells), key=lambda c: first.get(c, 2))
-    names = ["mean" if code == MEAN else get_language(code).name for code in codes]
+def _table(comparison: Comparison, task: str, metric: str, whole: bool) -> str:
+    def score(cell: Difference | None, code: str) -> str:
+        return f"<td{_apart(code)}>{score_text(cell)}</td>"
+
+    def gain(cell: Difference | None, code: str) -> str:
+        return _cell(cell, code, whole)
+
+    table = render(comparison, task, metric, score=score, gain=gain)
     head = "".join(
-        f'<th scope="col"{_apart(code)}>{escape(name)}</th>' for code, name in zip(codes, names)
+        f'<th scope="col"{_apart(code)}>{escape(name_of(code))}</th>' for code in table.columns
     )
-    before = "".join(
-        f"<td{_apart(code)}>{score_text(cells.get((conditions[0], code)))}</td>" for code in codes
-    )
+    before, *after = ("".join(cells) for _, *cells in table.itertuples())
     body = "".join(
-        f'<tr class="{"control" if condition.startswith(CONTROL) else ""}">'
-        f'<th scope="row">{escape(condition)}</th>'
-        + "".join(_cell(cells.get((condition, code)), code, whole) for code in codes)
-        + "</tr>"
-        for condition in conditions
+        f'<tr class="{"control" if name.startswith(CONTROL) else ""}">'
+        f'<th scope="row">{escape(name)}</th>{cells}</tr>'
+        for name, cells in zip(table.index[1:], after)
     )
-    count = next(iter(cells.values())).items
+    first = comparison.cells(table.index[1], task, metric)
     unit = ", in points" if is_share(metric) else ""
     unit += ", less is better" if metric in LOWER_IS_BETTER else ""
-    least = [
-        d.detectable for (condition, code), d in cells.items()
-        if condition == conditions[0] and code not in (MEAN, "en") and d.detectable == d.detectable
-    ]  # fmt: skip
+    least = sorted(d.detectable for d in comparison.steered(first) if not isnan(d.detectable))
     note = ""
     if whole and least:
-        smallest = number(scaled(sorted(least)[len(least) // 2], metric), metric)
+        smallest = number(scaled(least[len(least) // 2], metric), metric)
         note = (
             f'<p class="quiet">So many items show a gain of {smallest} or more with 80 % '
             "certainty in the middle language; smaller ones would go unseen.</p>"
         )
     return (
-        title(f"{task}: {metric}", f"gains over the model left alone{unit}, {count} items")
+        title(f"{task}: {metric}", f"gains over the model left alone{unit}, {first[0].items} items")
         + '<div class="wide"><table class="gains"><thead><tr><th></th>'
         + f'{head}</tr></thead><tbody><tr class="before"><th scope="row">left alone</th>{before}'
         + f"</tr>{body}</tbody></table></div>{note}"
@@ -105,7 +102,7 @@ def _cell(cell: Difference | None, code: str, whole: bool) -> str:
     if cell.gain.low == cell.gain.high == 0:
         return f'<td class="same"{_apart(code, True)}>0</td>'
     low, high = (scaled(x, cell.metric) for x in (cell.gain.low, cell.gain.high))
-    sure = whole and cell.p_holm < LEVEL
+    sure = whole and cell.shown
     most = 0.1 if is_share(cell.metric) else 0.1 * abs(cell.before) or 1.0
     size = min(1.0, abs(cell.better) / most)
     side = "gain" if cell.better > 0 else "loss"
