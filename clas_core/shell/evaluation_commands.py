@@ -28,6 +28,7 @@ from ..evaluation.judging.results import Log, Results, collect, describe
 from ..evaluation.judging.sweep import (
     Between,
     Sweep,
+    active_settings,
     grid,
     load_chosen,
     random_search,
@@ -90,6 +91,14 @@ def sweep(arguments: argparse.Namespace) -> None:
     lm = open_model(recipe)
     atlas, prompting = atlas_of(arguments, recipe, lm), Prompting.of(recipe, lm)
     loaded = load_items(tasks, Validation, codes, arguments.items)
+    drawn, settings = len(settings), active_settings(settings, atlas, loaded)
+    if not settings:
+        raise ClasError(
+            "None of these settings changes anything in these languages: try other thresholds, "
+            "layers, or a strength that isn't 0."
+        )
+    if left_out := drawn - len(settings):
+        print(f"{left_out} of {drawn} settings change nothing and are left out.", file=sys.stderr)
     runs = sweep_runs(loaded, settings, together=arguments.together, prompting=prompting)
     results = _measure(arguments, recipe, lm, atlas, Validation, runs)
     found = summarise(results, settings, num_layers=lm.num_layers)

@@ -28,7 +28,14 @@ from ..evaluation.judging.engine import (
 from ..evaluation.judging.finding import find_all, measure_shifts
 from ..evaluation.judging.items import Chosen, Split, Test, Validation
 from ..evaluation.judging.results import Log, Results, collect, describe
-from ..evaluation.judging.sweep import Sweep, grid, random_search, summarise, sweep_runs
+from ..evaluation.judging.sweep import (
+    Sweep,
+    active_settings,
+    grid,
+    random_search,
+    summarise,
+    sweep_runs,
+)
 from ..evaluation.judging.workers import WorkerSetup, run_in_processes
 from ..evaluation.tasks import Likelihood, open_task
 from ..evaluation.telling.tables import to_json
@@ -79,6 +86,8 @@ class Study:
         What `before` measured isn't measured again: its settings come first in `settings`.
         """
         loaded = load_items(self._judged, Validation, None, items)
+        # Where a method does nothing at any strength, one of them shows that.
+        settings = active_settings(settings, self.atlas, loaded) or settings[:1]
         known = () if before is None else before.results.scores
         results = self._run(Validation, sweep_runs(loaded, settings), stage, known)
         return summarise(results, settings, num_layers=self.lm.num_layers)

@@ -17,8 +17,16 @@ from clas_core.evaluation.judging.results import Results
 from clas_core.evaluation.telling.figures import gains_figure
 from clas_core.evaluation.telling.paper import paper_sentence, published_for
 from clas_core.evaluation.telling.report import to_html
-from clas_core.evaluation.telling.tables import from_json, to_csv, to_json, to_latex, to_text
+from clas_core.evaluation.telling.tables import (
+    from_json,
+    idle_notes,
+    to_csv,
+    to_json,
+    to_latex,
+    to_text,
+)
 from clas_core.evaluation.telling.verdict import answer, headline, verdict
+from clas_core.ui.parts.gains import tables
 
 N = 40
 KEYS = tuple(f"item {k}" for k in range(N))
@@ -140,6 +148,59 @@ def test_the_shell_s_table(comparison):
     assert lines[0].split() == ["a", "task,", "accuracy", MEAN, "en", "es", "hi"]
     assert lines[1].split()[-4:] == ["50.00"] * 4
     assert lines[2].split() == ["CLAS", "+16.25", "-5.00", "+30.00", "+2.50"]
+
+
+@pytest.fixture(scope="module")
+def idle(comparison):
+    """The same, but CLAS has nothing to change in hi, the first control nowhere."""
+    codes = {"CLAS": ["hi"], "random control 0": ["es", "hi"]}
+    found = tuple(
+        replace(d, identity=d.language in codes.get(d.condition, ()))
+        for d in comparison.differences
+    )
+    return replace(comparison, differences=found)
+
+
+def test_what_changes_nothing_is_marked_in_every_form(idle):
+    table = to_text(idle, "a task", "accuracy").splitlines()
+    assert table[2].split() == ["CLAS", "+16.25", "-5.00", "+30.00", "="]
+    assert r"CLAS & \textbf{$+30.00$} & $=$ & " in to_latex(idle)
+    assert idle_notes(idle)[0].startswith("CLAS: changes nothing in Hindi, as its plan")
+    assert idle_notes(idle)[1].startswith("random control 0: changes nothing, as its plan")
+    assert all(f"% {note}" in to_latex(idle) for note in idle_notes(idle))
+    assert answer(idle)[-2:] == idle_notes(idle)
+    html = to_html(idle)
+    assert 'title="the plan changes nothing, 40 items">=</td>' in html
+    assert "CLAS: changes nothing in Hindi" in html
+    assert tables(idle.differences, True).count(">=</td>") == 3
+    (first, *_) = gains_figure(idle, "a task", "accuracy").data
+    assert list(first.marker.symbol) == ["circle", "circle", "circle", "circle-open"]
+    lines = list(csv.DictReader(line for line in to_csv(idle).splitlines() if line[0] != "#"))
+    marked = {(line["condition"], line["language"]) for line in lines if line["identity"] == "True"}
+    assert marked == {("CLAS", "hi"), ("random control 0", "es"), ("random control 0", "hi")}
+    assert from_json(to_json(idle)).differences == idle.differences
+
+
+def test_a_method_that_changes_nothing_is_no_finding(comparison):
+    every = tuple(replace(d, identity=d.condition == "CLAS") for d in comparison.differences)
+    idle = replace(comparison, differences=every)
+    assert headline(idle) == "it changes nothing in the model"
+    assert verdict(idle) == ["a task, accuracy: CLAS changes nothing in the model."]
+    figure = gains_figure(idle, "a task", "accuracy")
+    assert figure.data[0].name == "CLAS (changes nothing)"
+
+
+def test_the_anchor_and_the_mean_are_idle_where_all_languages_are():
+    found = [
+        ConditionScores(condition, scores(right(20), language))
+        for condition in ("unsteered", "LAPE", "IntMu")
+        for language in ("en", "es", "hi")
+    ]
+    idle = {"LAPE": ["es", "hi"], "IntMu": ["hi"]}
+    frame = compare(Results(tuple(found), {**ABOUT, "idle": idle})).frame
+    assert frame[frame.condition == "LAPE"].identity.all()
+    marked = frame[(frame.condition == "IntMu") & frame.identity]
+    assert [*marked.language] == ["hi"]
 
 
 def test_csv(comparison):

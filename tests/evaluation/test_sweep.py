@@ -10,16 +10,19 @@ from small_tasks import RECIPE, SmallTask
 
 from clas_core.atlas.atlas import Atlas
 from clas_core.errors import ClasError
+from clas_core.evaluation.judging.conditions import UNSTEERED, Condition
 from clas_core.evaluation.judging.engine import (
     ConditionScores,
     load_items,
     reporting_runs,
     run_tasks,
+    tuning_runs,
 )
 from clas_core.evaluation.judging.items import Scores, Test, Validation
-from clas_core.evaluation.judging.results import Results
+from clas_core.evaluation.judging.results import Results, describe
 from clas_core.evaluation.judging.sweep import (
     Between,
+    active_settings,
     grid,
     load_chosen,
     random_search,
@@ -169,6 +172,19 @@ def test_strength():
     assert strength(recipe, 8) == pytest.approx(0.5 * 0.75 * 4)
     assert strength(replace(recipe, layers=None), 8) == pytest.approx(0.5 * 0.75 * 2)
     assert strength(replace(recipe, method="IntMu"), 8) == pytest.approx(2.0)
+
+
+def test_what_changes_nothing_is_not_swept(tiny_lm, tiny_corpus):
+    """Neither a strength of 0 nor a threshold that no neuron reaches."""
+    atlas = Atlas.measure(tiny_lm, tiny_corpus)
+    loaded = load_items([SmallTask("choice")], Validation, ["en", "sw"], 4)
+    settings = grid(RECIPE, {"alpha": (0.0, 1.0)})
+    assert active_settings(settings, atlas, loaded) == settings[1:]
+    still = Condition("x", settings[0])
+    assert still.idle_for(atlas, ["sw", "es"]) == ("sw", "es")
+    assert Condition(UNSTEERED).idle_for(atlas, ["sw"]) == ()
+    runs = tuning_runs(loaded, [Condition(UNSTEERED), still, Condition("y", settings[1])])
+    assert describe(tiny_lm, atlas, Validation, runs)["idle"] == {"x": ["sw"]}
 
 
 def test_from_sweep_to_report(tmp_path, tiny_lm, tiny_corpus):

@@ -119,6 +119,7 @@ def test_baselines(common, tmp_path, capsys):
         ("sweep", ["--grid", "alpha"], "is no list of values"),
         ("sweep", ["--grid", "alpha=a"], "can't be read"),
         ("sweep", ["--grid", "seed=1"], "can't change 'seed'"),
+        ("sweep", ["--grid", "alpha=0"], "None of these settings changes anything"),
         ("evaluate", ["--workers", "0"], "at least one worker"),
     ],
 )

@@ -7,6 +7,8 @@ import re
 
 import pytest
 
+from clas_core.atlas.atlas import Atlas
+from clas_core.evaluation.judging.conditions import Condition
 from clas_core.evaluation.telling.figures import sweep_heatmap
 from clas_core.steering.recipe import Recipe
 from clas_core.ui.behind.outcome import Outcome, read_outcome, told
@@ -41,6 +43,20 @@ def test_the_page_opens_with_what_the_sweep_suggests(outcome) -> None:
     assert gains[ranking.best] == max(gains)
     assert all(re.search(r" layers=\d-\d$", one.name) for one in ranking.tried)  # as in the shell
     assert len(sweep_heatmap(ranking, outcome.num_layers).data[0].y) > 1
+
+
+def test_lape_changes_nothing_and_the_page_says_so(outcome) -> None:
+    """It selects no neuron of English on the shipped atlas: no plan, no finding."""
+    frame = outcome.comparison.frame
+    assert {*frame[frame.identity].condition} == {"LAPE"}
+    assert frame[frame.condition == "LAPE"].identity.all()
+    recipes = {one["name"]: one.get("recipe") for one in outcome.comparison.about["conditions"]}
+    atlas = Atlas.load(VILLAGE / "atlas.safetensors")
+    for name, recipe in recipes.items():
+        if recipe is not None and "random" not in name:
+            condition = Condition(name, Recipe.from_json(json.dumps(recipe)))
+            assert len(condition.idle_for(atlas, ["sw", "th"])) == (2 if name == "LAPE" else 0)
+    assert "LAPE: changes nothing, as its plan selects no neuron" in verdict_markup(outcome)
 
 
 def test_it_is_told_in_sentences(outcome) -> None:

@@ -77,6 +77,9 @@ def test_a_strength_is_chosen_on_validation_items_and_reported_on_test_items(tri
 def test_strength_off_gains_nothing_anywhere(trial) -> None:
     found = done(trial(strength=0.0)).outcome.comparison
     assert all(d.gain.estimate == 0 for d in found.differences if d.condition != "DiffMean")
+    assert {d.condition for d in found.differences if d.identity} == {
+        "CLAS", "random control 0", "random control 1",
+    }  # fmt: skip
 
 
 def test_cancelled_it_goes_on_from_there(trial, studio, monkeypatch) -> None:

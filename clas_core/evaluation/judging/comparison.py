@@ -41,7 +41,8 @@ class Difference:
     bootstrap interval. p: two-sided, by McNemar's exact test where each item is right or wrong and
     stands alone, else by flipping signs; p_holm: corrected over the languages, p itself for the
     anchor and the mean. detectable: the smallest gain that so many items would have shown at the
-    corrected level.
+    corrected level. identity: the plan for the language changes nothing in the model, so that there
+    is nothing to gain.
     """
 
     condition: str
@@ -55,6 +56,7 @@ class Difference:
     p_holm: float
     detectable: float
     items: int
+    identity: bool = False
 
     @property
     def shown(self) -> int:
@@ -103,8 +105,8 @@ class Comparison:
         """All differences, one a row, tidy.
 
         Text: condition, task, metric, language (`MEAN` stands for all but the anchor). Float:
-        before, after, gain, low, high (shares in [0, 1]), p, p_holm, detectable. Int: items. All
-        as in `Difference`.
+        before, after, gain, low, high (shares in [0, 1]), p, p_holm, detectable. Int: items.
+        Bool: identity. All as in `Difference`.
         """
         columns = dict.fromkeys([*_FIRST, *_FIELDS])
         return pd.DataFrame([d.as_dict() for d in self.differences], columns=list(columns))
@@ -191,7 +193,10 @@ def _compare_condition(
     found = list(own.values())
     if len(steered) > 1:
         found.append(_difference(condition, MEAN, [pairs[code] for code in steered], seed))
-    return found
+    idle = {*results.about.get("idle", {}).get(condition, ())}
+    # The anchor is steered for the others, if there are any.
+    return [replace(d, identity={*(steered or pairs)} <= idle) if d.language in (MEAN, anchor)
+            else replace(d, identity=d.language in idle) for d in found]  # fmt: skip
 
 
 def _difference(

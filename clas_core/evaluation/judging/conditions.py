@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,12 @@ class Condition:
             return recipe.build(atlas)
         chosen = select(atlas, tau=recipe.tau, shared_from=recipe.shared_from, mode=recipe.tau_mode)
         return RandomControl(recipe.steering, self.control).plan(atlas, chosen, target)
+
+    def idle_for(self, atlas: Atlas, targets: Iterable[str]) -> tuple[str, ...]:
+        """Those of `targets` for which its plan is the identity, as where a method selects no
+        neuron or its strength is 0: it steers, and changes nothing."""
+        plans = ((code, self.plan(atlas, code)) for code in targets)
+        return tuple(code for code, plan in plans if plan is not None and plan.is_identity)
 
     def prefix(self, language: str) -> str:
         """What its prompts in `language` begin with."""

@@ -196,6 +196,7 @@ def describe(
 ) -> dict[str, Any]:
     """What these runs are of, as plain data: enough to repeat them."""
     conditions = dict.fromkeys(condition for run in runs for condition in run.conditions)
+    targets = [job.target for run in runs for job in run.jobs]
     return {
         "model": lm.name,
         "revision": lm.revision,
@@ -206,6 +207,11 @@ def describe(
         "split": split.name,
         "prompting": [vars(one) for one in dict.fromkeys(run.prompting for run in runs)],
         "conditions": [_plain(condition.as_dict()) for condition in conditions],
+        "idle": {
+            one.name: list(codes)
+            for one in conditions
+            if (codes := one.idle_for(atlas, dict.fromkeys(targets)))
+        },
         "items": {f"{run.task.name} {run.items.language}": len(run.items) for run in runs},
         _PARTS: {f"{run.task.name} {run.items.language}": _digest(run.items) for run in runs},
         "device": str(lm.device),

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ...atlas.atlas import Atlas
 from ...errors import ClasError
 from ...paths import replacing
 from ...steering.methods import bridge_layers
@@ -85,6 +86,20 @@ def setting_conditions(settings: Iterable[Recipe]) -> tuple[Condition, ...]:
             " ".join(f"{n}={_short(getattr(recipe, n))}" for n in varied) or recipe.method, recipe
         )
         for recipe in settings
+    )
+
+
+def active_settings(
+    settings: Iterable[Recipe],
+    atlas: Atlas,
+    loaded: Sequence[tuple[Task, Items[Validation]]],
+    anchor: str = ANCHOR,
+) -> tuple[Recipe, ...]:
+    """Those settings that change something for one of the languages, the anchor left out, at least:
+    of any other there is nothing to try."""
+    codes = {items.language for _, items in loaded} - {anchor}
+    return tuple(
+        one for one in settings if len(Condition("", one).idle_for(atlas, codes)) < len(codes)
     )
 
 

@@ -5,7 +5,7 @@ Colours of text, grid and background are left to the page, so that dark mode can
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import isnan
 
 from plotly import graph_objects as go
@@ -25,7 +25,8 @@ _GREY = "#A7A7A7"
 
 
 def gains_figure(comparison: Comparison, task: str, metric: str) -> go.Figure:
-    """Each condition's gain in each language, with its interval; random controls in grey."""
+    """Each condition's gain in each language, with its interval; random controls in grey, open
+    circles where the plan changes nothing."""
     figure = _blank()
     grid = comparison.grid(task, metric).rename(columns=name_of)
     colours = iter(OKABE_ITO * len(grid))
@@ -37,11 +38,15 @@ def gains_figure(comparison: Comparison, task: str, metric: str) -> go.Figure:
             x=list(cells.index),
             y=[scaled(cell.gain.estimate, metric) for cell in cells],
             error_y=_error([cell.gain for cell in cells], metric),
-            name=CONTROL.strip() if control else condition,
+            name=CONTROL.strip() if control else _name(condition, cells),
             legendgroup=CONTROL.strip() if control else condition,
             showlegend=condition not in controls[1:],
             mode="markers",
-            marker={"size": 6 if control else 9, "color": _GREY if control else next(colours)},
+            marker={
+                "size": 6 if control else 9,
+                "color": _GREY if control else next(colours),
+                "symbol": ["circle-open" if cell.identity else "circle" for cell in cells],
+            },
             text=[describe(cell) for cell in cells],
             hovertemplate="%{text}<extra>%{fullData.name}, %{x}</extra>",
         )
@@ -122,12 +127,18 @@ def retrieval_figure(finding: Finding) -> go.Figure:
 
 def describe(cell: Difference) -> str:
     """A difference in one line."""
+    if cell.identity:
+        return f"the plan changes nothing, {cell.items} items"
     gain = cell.gain
     before, after, change, low, high = (
         number(scaled(value, cell.metric), cell.metric)
         for value in (cell.before, cell.after, gain.estimate, gain.low, gain.high)
     )
     return f"{before} to {after}: {change} [{low}, {high}], p {cell.p_holm:.3f}, {cell.items} items"
+
+
+def _name(condition: str, cells: Iterable[Difference]) -> str:
+    return f"{condition} (changes nothing)" if all(c.identity for c in cells) else condition
 
 
 def _shifts_figure(

@@ -83,8 +83,8 @@ def _measures(comparison: Comparison) -> Iterable[str]:
         yield (
             '<p class="note">Gain over the unsteered model on the same items, in points where the '
             f"score is a share. Bold: p below {SIGNIFICANCE:g}, corrected over the languages "
-            f"(Holm). {apart} stands apart: it is what steering for the other languages does to it. "
-            "Hover for intervals.</p>"
+            f"(Holm). {apart} stands apart: what steering for the others does to it. Hover for "
+            "intervals.</p>"
         )
         wins = [
             f"{condition} {100 * share:.0f} %"

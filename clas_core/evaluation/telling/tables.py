@@ -10,8 +10,9 @@ import pandas as pd
 
 from ...errors import ClasError
 from ..judging.comparison import MEAN, Comparison, Difference
-from .numbers import number, scaled
+from .numbers import name_of, number, scaled
 
+IDLE = "="  # in place of a gain where the plan changes nothing
 Render = Callable[[Difference | None, str], str]  # of a cell, if it was measured, and its language
 
 
@@ -74,7 +75,25 @@ def to_latex(comparison: Comparison) -> str:
     Bold where a gain or loss is more than chance. The mean and the anchor stand last, apart.
     """
     tables = (_latex(comparison, *measure) for measure in comparison.measures)
-    return _origin_lines("%", comparison) + "\n".join(tables)
+    notes = "".join(f"% {note}\n" for note in idle_notes(comparison))
+    return _origin_lines("%", comparison) + notes + "\n".join(tables)
+
+
+def idle_notes(comparison: Comparison) -> list[str]:
+    """A sentence on each set of conditions whose plans change nothing, in which languages."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    alone = comparison.frame[~comparison.frame.language.isin([MEAN, comparison.anchor])]
+    for condition, cells in alone.groupby("condition", sort=False):
+        if cells.identity.any():
+            codes = tuple(cells[cells.identity].language.unique())
+            everywhere = len(codes) == cells.language.nunique()
+            found.setdefault(() if everywhere else codes, []).append(condition)
+    return [
+        f"{', '.join(names)}: changes nothing{' in ' if codes else ''}"
+        f"{', '.join(map(name_of, codes))}, as its plan selects no neuron there or its strength is "
+        f"0 ({IDLE} in tables)."
+        for codes, names in found.items()
+    ]
 
 
 def origin(about: Mapping[str, Any]) -> dict[str, str]:
@@ -94,9 +113,12 @@ def origin(about: Mapping[str, Any]) -> dict[str, str]:
 
 
 def cell_text(cell: Difference | None, _: str = "") -> str:
-    """A gain with its sign, in points where the score is a share; empty if it wasn't measured."""
+    """A gain with its sign, in points where the score is a share; `IDLE` where the plan changes
+    nothing, empty if it wasn't measured."""
     if cell is None:
         return ""
+    if cell.identity:
+        return IDLE
     gain = scaled(cell.gain.estimate, cell.metric)
     return ("+" if gain >= 0 else "") + number(gain, cell.metric)
 
@@ -116,9 +138,8 @@ def _latex(comparison: Comparison, task: str, metric: str) -> str:
     last = [code for code in (MEAN, comparison.anchor) if code in table]
     table = table[[*table.columns.drop(last), *last]]
     columns = "l" + "r" * len(table.columns)
-    head = [_escape(text) for text in (f"{task}, {metric}", *table.columns)]
-    first, *rest = ([_escape(name), *cells] for name, *cells in table.itertuples())
-    head, first, *rest = (" & ".join(cells) + r" \\" for cells in (head, first, *rest))
+    cells = [[f"{task}, {metric}", *table.columns], *table.itertuples()]
+    head, first, *rest = (" & ".join([_escape(name), *texts]) + r" \\" for name, *texts in cells)
     lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", first, r"\midrule"]
     return "\n".join([*lines, *rest, r"\bottomrule", r"\end{tabular}", ""])
 

@@ -9,6 +9,7 @@ from ..judging.conditions import CONTROL_IS
 from ..judging.items import LOWER_IS_BETTER
 from ..judging.results import main_measures
 from .numbers import is_share, scaled, signed
+from .tables import idle_notes
 
 
 def verdict(comparison: Comparison, condition: str | None = None) -> list[str]:
@@ -24,6 +25,8 @@ def verdict(comparison: Comparison, condition: str | None = None) -> list[str]:
 def headline(comparison: Comparison, condition: str | None = None) -> str:
     """The answer in a few words, by the intervals of the means over languages."""
     condition = condition or comparison.conditions[0]
+    if _idle(comparison, condition):
+        return "it changes nothing in the model"
     helped, harmed = [], []
     for task, metric in main_measures(comparison.measures):
         mean = _overall(comparison, condition, task, metric)
@@ -39,12 +42,17 @@ def headline(comparison: Comparison, condition: str | None = None) -> str:
 
 
 def answer(comparison: Comparison) -> list[str]:
-    """Headline and sentences, where the first condition is a method's; nothing for a sweep's
-    settings, none of which is the answer."""
-    first = comparison.conditions[0]
+    """Headline and sentences, where the first condition is a method's; for a sweep's settings,
+    none of which is the answer, what changes nothing, if anything."""
+    first, notes = comparison.conditions[0], idle_notes(comparison)
     if first not in METHODS:
-        return []
-    return [f"{first}: {headline(comparison)}.", *verdict(comparison)]
+        return notes
+    return [f"{first}: {headline(comparison)}.", *verdict(comparison), *notes]
+
+
+def _idle(comparison: Comparison, condition: str) -> bool:
+    """Whether its plans change nothing in any language."""
+    return all(d.identity for d in comparison.differences if d.condition == condition)
 
 
 def _overall(comparison: Comparison, condition: str, task: str, metric: str) -> Difference | None:
@@ -57,6 +65,8 @@ def _overall(comparison: Comparison, condition: str, task: str, metric: str) -> 
 
 def _sentence(comparison: Comparison, condition: str, task: str, metric: str) -> str:
     steered = comparison.steered(comparison.cells(condition, task, metric))
+    if _idle(comparison, condition):
+        return f"{task}, {metric}: {condition} changes nothing in the model."
     parts = []
     if mean := _overall(comparison, condition, task, metric):
         where = get_language(steered[0].language).name

@@ -20,7 +20,7 @@ from ...evaluation.judging.sweep import Ranking, Tried
 from ...evaluation.telling.numbers import signed
 from ...evaluation.telling.paper import paper_sentence
 from ...evaluation.telling.report import write_report
-from ...evaluation.telling.tables import from_json, to_csv, to_json, to_latex
+from ...evaluation.telling.tables import from_json, idle_notes, to_csv, to_json, to_latex
 from ...evaluation.telling.verdict import headline, verdict
 from ...steering.recipe import Recipe
 
@@ -47,9 +47,11 @@ class Outcome:
 
     @property
     def sentences(self) -> list[str]:
-        """What it says of the first condition, and what the paper says where that is alike."""
+        """What it says of the first condition, and what the paper says where that is alike; and
+        what changes nothing."""
         beside = [paper_sentence(*measure) for measure in self.measures]
-        return [f"{text} {more}".strip() for text, more in zip(verdict(self.comparison), beside)]
+        said = zip(verdict(self.comparison), beside)
+        return [f"{text} {more}".strip() for text, more in said] + idle_notes(self.comparison)
 
     @cached_property
     def files(self) -> list[str]:

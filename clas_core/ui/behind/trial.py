@@ -22,7 +22,7 @@ from ...evaluation.judging.finding import find_all, measure_shifts
 from ...evaluation.judging.items import Split, Task, Test, Validation
 from ...evaluation.judging.prompting import Prompting
 from ...evaluation.judging.results import Log, Results, describe
-from ...evaluation.judging.sweep import Sweep, grid, summarise, sweep_runs
+from ...evaluation.judging.sweep import Sweep, active_settings, grid, summarise, sweep_runs
 from ...evaluation.tasks import KINDS, by_likelihood, open_task
 from ...steering.recipe import Recipe
 from .outcome import Outcome
@@ -167,6 +167,8 @@ class Trial:
         judged = [by_likelihood(task) for task in self._tasks]
         few = min(self.asked.items, JUDGED)
         loaded = load_items(judged, Validation, self.asked.languages, few)
+        # Where a method does nothing at any strength, one of them shows that.
+        settings = active_settings(settings, self.studio.atlas, loaded) or settings[:1]
         runs = sweep_runs(loaded, settings, prompting=self._prompting)
         results = self._measure(Validation, runs, show=False)
         return summarise(results, settings, num_layers=self.studio.num_layers)

@@ -99,6 +99,11 @@ def _cell(cell: Difference | None, code: str, whole: bool) -> str:
     """`whole`: all languages are there, so that p is corrected."""
     if cell is None:
         return f"<td{_apart(code)}>…</td>"
+    if cell.identity:
+        return (
+            f'<td class="same"{_apart(code, True)} title="its plan changes nothing">'
+            f"{cell_text(cell)}</td>"
+        )
     if cell.gain.low == cell.gain.high == 0:
         return f'<td class="same"{_apart(code, True)}>0</td>'
     low, high = (scaled(x, cell.metric) for x in (cell.gain.low, cell.gain.high))
