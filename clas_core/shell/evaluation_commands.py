@@ -173,7 +173,8 @@ def _recipe_of(arguments: argparse.Namespace, chosen: Sequence[Chosen[Recipe]]) 
         wanted.add(getattr(arguments, name, getattr(recipe, name)))
         if len(wanted) > 1:
             raise ClasError(
-                f"The settings were chosen with another {name}: {', '.join(map(str, wanted))}."
+                f"The settings were chosen with another {name}: {', '.join(map(str, wanted))}. "
+                f"Take files of one {name}, and leave --{name} out."
             )
     return recipe
 

@@ -204,6 +204,7 @@ def study(
 
 
 def save(path: Path, data: Mapping[str, Any]) -> None:
+    """Write `data` as one JSON file, whole or not at all."""
     with replacing(path) as scratch:
         scratch.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", "utf-8")
 

@@ -197,8 +197,10 @@ def test_a_task_may_lack_the_anchor():
 
 
 def test_names_are_told_apart():
-    with pytest.raises(ClasError, match="Two conditions are called 'CLAS'"):
+    with pytest.raises(ClasError, match="Two of these recipes are of CLAS"):
         standard_conditions([RECIPE, replace(RECIPE, alpha=1.0)])
+    with pytest.raises(ClasError, match="Two conditions are called 'x'"):
+        tuning_runs([], [Condition("x"), Condition("x", RECIPE)])
 
 
 def test_unknown_languages_are_refused():

@@ -31,7 +31,7 @@ def test_what_can_not_be_measured_is_refused(tiny_lm, tiny_corpus):
     for recipes, tasks, sentence in (
         ([], [SmallTask("choice")], "no recipe to measure"),
         (RECIPE, ["nothing"], "no task 'nothing'"),
-        ([RECIPE, RECIPE], [SmallTask("choice")], "Two conditions are called 'CLAS'"),
+        ([RECIPE, RECIPE], [SmallTask("choice")], "Two of these recipes are of CLAS"),
     ):
         with pytest.raises(ClasError, match=sentence):
             clas.evaluate(tiny_lm, atlas, recipes, tasks)

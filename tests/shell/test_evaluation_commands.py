@@ -69,7 +69,7 @@ def test_from_sweep_to_report(common, tmp_path, capsys):
     refused = [
         (["report", str(results), "--sweep", str(swept)], "by --html"),
         (["sweep", *common, *grid, "--out", str(chosen), "--finding"], "by --results"),
-        (["evaluate", *options, "--model", "village"], "chosen with another model"),
+        (["evaluate", *options, "--model", "village"], "leave --model out"),
         (["evaluate", *options, "--baselines"], "choose the baselines' too"),
     ]
     for line, sentence in refused:

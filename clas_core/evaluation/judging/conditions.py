@@ -66,20 +66,19 @@ class Condition:
 def standard_conditions(recipes: Sequence[Recipe], controls: int = 3) -> tuple[Condition, ...]:
     """Unsteered, each recipe by its method's name, asked, and `controls` random controls.
 
-    These are of the first recipe. Raises ClasError for no recipe, and for two of one
-    method.
+    These are of the first recipe. Raises ClasError for no recipe, and for two of one method.
     """
     if not recipes:
         raise ClasError("There is no recipe to measure: give at least one.")
-    first = recipes[0]
-    conditions = (
+    first, methods = recipes[0], [recipe.method for recipe in recipes]
+    if twice := next((name for name in methods if methods.count(name) > 1), None):
+        raise ClasError(f"Two of these recipes are of {twice}: measure them one after the other.")
+    return (
         Condition(UNSTEERED),
         *(Condition(recipe.method, recipe) for recipe in recipes),
         Condition("asked", ask=True),
         *(Condition(f"{CONTROL}{seed}", first, control=seed) for seed in range(controls)),
     )
-    check_names(conditions)
-    return conditions
 
 
 def with_baselines(recipe: Recipe) -> tuple[Recipe, ...]:

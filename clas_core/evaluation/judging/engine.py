@@ -95,6 +95,7 @@ class TaskRun(Generic[S]):
 
     @property
     def jobs(self) -> tuple[Job, ...]:
+        """Its pieces: all items, or for the anchor a share of them for each of `others`."""
         kind, items = self.task.kind, self.items
         return tuple(
             Job(
@@ -104,7 +105,7 @@ class TaskRun(Generic[S]):
         )
 
     def score(self, predictions: Sequence[Sequence[Any]]) -> tuple[ConditionScores[S], ...]:
-        """All conditions' scores, of the jobs' predictions [jobs][conditions]."""
+        """All conditions' scores, of what `predict` gave for each job, [jobs][conditions]."""
         found = []
         for number, condition in enumerate(self.conditions):
             parts = [of_work[number] for of_work in predictions]

@@ -92,7 +92,10 @@ def measure_shifts(
     """
     codes = [code for code in corpus.languages if code in atlas.languages]
     if anchor not in codes or len(codes) < 2:
-        raise ClasError(f"Separation needs parallel text in {anchor!r} and another language.")
+        raise ClasError(
+            f"Separation needs parallel text in {anchor!r} and another language: "
+            "choose a corpus that has both."
+        )
     corpus = corpus.subset(codes, min(sentences, len(corpus)))
     targets = [c for c in codes if c != anchor and (languages is None or c in languages)]
     plans = {
@@ -123,8 +126,8 @@ def measure_shifts(
 def find(
     comparison: Comparison, shifts: Sequence[Shift], task: str, metric: str, seed: int = 0
 ) -> Finding | None:
-    """Set shifts against gains on a task; None for fewer than 4
-    languages, of which no interval can be told.
+    """Set shifts against gains on a task; None for fewer than 4 languages, of which no interval
+    can be told.
 
     rho is NaN where nothing moved or nothing gained.
     """

@@ -109,19 +109,26 @@ class Items(Generic[S]):
 
     def __post_init__(self) -> None:
         if not self.items:
-            raise ClasError(f"{self.task} has no {self.split.name} items in {self.language}.")
+            raise ClasError(
+                f"{self.task} has no {self.split.name} items in {self.language}: choose "
+                "another language or task."
+            )
         if len(set(self.keys)) < len(self.items):
-            raise ClasError(f"{self.task}: two {self.language} items have the same key.")
+            raise ClasError(
+                f"{self.task}: two {self.language} items have the same key: give each its own."
+            )
 
     def __len__(self) -> int:
         return len(self.items)
 
     @property
     def keys(self) -> tuple[str, ...]:
+        """Each item's key."""
         return tuple(item.key for item in self.items)
 
     @property
     def groups(self) -> tuple[str, ...]:
+        """Each item's group."""
         return tuple(item.group for item in self.items)
 
     def of(self, kind: type[I]) -> tuple[I, ...]:
@@ -156,6 +163,7 @@ class Scores(Generic[S]):
 
     @property
     def mean(self) -> float:
+        """The task's score in the language."""
         return fmean(self.values)
 
     def minus(self, other: Scores[S]) -> tuple[float, ...]:
@@ -206,7 +214,7 @@ class Chosen(Generic[T]):
         if shared := seen.intersection(items.groups):
             raise ClasError(
                 f"{items.task}: the setting was chosen on {len(shared)} of the groups of items it "
-                "would be reported on; take others."
+                "would be reported on: report it on another task, or choose it by a sweep over one."
             )
         return items
 
@@ -241,13 +249,24 @@ class Task(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What tables call it; unlike any other task's."""
+        ...
+
     @property
-    def kind(self) -> Kind: ...
+    def kind(self) -> Kind:
+        """What the model is asked to do, and so what `score` takes."""
+        ...
+
     @property
-    def languages(self) -> tuple[str, ...]: ...
+    def languages(self) -> tuple[str, ...]:
+        """The codes of the languages that it has items in."""
+        ...
+
     @property
-    def metrics(self) -> tuple[str, ...]: ...
+    def metrics(self) -> tuple[str, ...]:
+        """What `score` gives, the one that counts first."""
+        ...
 
     def items(self, language: str, split: type[S], count: int | None = None) -> Items[S]:
         """The first `count` items (None: all); the same ones in every language and at each call.
@@ -256,7 +275,9 @@ class Task(Protocol):
         """
         ...
 
-    def score(self, items: Items[S], predictions: Any) -> tuple[Scores[S], ...]: ...
+    def score(self, items: Items[S], predictions: Any) -> tuple[Scores[S], ...]:
+        """One `Scores` a metric, of predictions in the form that `kind` says."""
+        ...
 
 
 LOWER_IS_BETTER = frozenset({"bits_per_byte"})

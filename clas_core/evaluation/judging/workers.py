@@ -38,6 +38,7 @@ class WorkerSetup:
     atlas: Atlas
 
     def open(self) -> LanguageModel:
+        """The model, loaded in this process. Raises ClasError if it can't be."""
         return load(self.recipe.model, dtype=self.recipe.dtype, revision=self.recipe.revision)
 
 

@@ -22,7 +22,8 @@ class Benchmark(ABC):
 
     @property
     @abstractmethod
-    def languages(self) -> tuple[str, ...]: ...
+    def languages(self) -> tuple[str, ...]:
+        """See `Task.languages`."""
 
     @abstractmethod
     def draw(self, language: str, split: type[Split], count: int | None) -> Sequence[Item]:
@@ -54,6 +55,7 @@ class ChoiceBenchmark(Benchmark):
     metrics = ("accuracy",)
 
     def judge(self, items: Items[Any], predictions: Any) -> Iterable[Sequence[float]]:
+        """1 where the likeliest choice is the answer; predictions [items][choices], in nats."""
         pairs = zip(items.of(ChoiceItem), predictions)
         return [[float(np.argmax(scores) == item.answer) for item, scores in pairs]]
 

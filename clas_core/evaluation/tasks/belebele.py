@@ -27,6 +27,7 @@ class Belebele(ChoiceBenchmark):
 
     @cached_property
     def languages(self) -> tuple[str, ...]:
+        """Those of the folder's files, or of the data set's configurations."""
         if is_hub(self.source):
             return tuple(self._configs)
         return tuple(language_files(self.source, "*.jsonl"))
@@ -38,6 +39,7 @@ class Belebele(ChoiceBenchmark):
         return {code: spelling for spelling, code in spellings.items()}
 
     def draw(self, language: str, split: type[Split], count: int | None) -> Sequence[Item]:
+        """Questions, dealt to the splits by page: a fifth for validation."""
         if is_hub(self.source):
             rows = hub_rows(self.source, _REPO, self._configs[language], "test")
         else:

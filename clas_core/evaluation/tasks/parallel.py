@@ -34,9 +34,11 @@ class Retrieval(Benchmark):
 
     @property
     def languages(self) -> tuple[str, ...]:
+        """The corpus's but the anchor."""
         return tuple(code for code in self.corpus.languages if code != self.anchor)
 
     def draw(self, language: str, split: type[Split], count: int | None) -> Sequence[Item]:
+        """Sentences with their translations, a third for validation."""
         lines = zip(self.corpus.sentences[language], self.corpus.sentences[self.anchor])
         return _split(
             [PairItem(str(n), str(n), text, anchor) for n, (text, anchor) in enumerate(lines)],
@@ -44,6 +46,7 @@ class Retrieval(Benchmark):
         )
 
     def judge(self, items: Items[Any], predictions: Any) -> Iterable[Sequence[float]]:
+        """1 where the nearest anchor sentence is the item's own."""
         text, anchor = (np.asarray(side, np.float64) for side in predictions)  # [items, hidden]
         text, anchor = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (text, anchor))
         nearest = (text @ anchor.T).argmax(1)
@@ -65,13 +68,16 @@ class BitsPerByte(Benchmark):
 
     @property
     def languages(self) -> tuple[str, ...]:
+        """The corpus's."""
         return self.corpus.languages
 
     def draw(self, language: str, split: type[Split], count: int | None) -> Sequence[Item]:
+        """Sentences, a third for validation."""
         lines = enumerate(self.corpus.sentences[language])
         return _split([TextItem(str(n), str(n), text) for n, text in lines], split)
 
     def judge(self, items: Items[Any], predictions: Any) -> Iterable[Sequence[float]]:
+        """Bits of each text over the mean bytes; predictions in nats, [items]."""
         size = sum(len(item.text.encode()) for item in items.of(TextItem)) / len(items)
         return [[-nats / math.log(2) / size for nats in predictions]]
 
@@ -95,9 +101,11 @@ class Fidelity(Benchmark):
 
     @property
     def languages(self) -> tuple[str, ...]:
+        """The corpus's."""
         return self.corpus.languages
 
     def draw(self, language: str, split: type[Split], count: int | None) -> Sequence[Item]:
+        """Sentences to go on from, a third for validation."""
         code = self.prompts or language
         return _split(
             [
@@ -108,6 +116,7 @@ class Fidelity(Benchmark):
         )
 
     def judge(self, items: Items[Any], predictions: Any) -> Iterable[Sequence[float]]:
+        """1 where the continuation is detected as the item's language; can't tell counts as no."""
         wanted = items.language
         rivals = [code for code in self.languages if not is_like(code, wanted)]
         found = [detect(text, [wanted, *rivals]).code for text in predictions]

@@ -18,6 +18,7 @@ HUB = "hub"  # a source: the benchmark's own repository; "hub:owner/name" anothe
 
 
 def is_hub(source: str) -> bool:
+    """Whether a source is a data set of the hub, not a folder."""
     return source == HUB or source.startswith(HUB + ":")
 
 

@@ -35,9 +35,11 @@ class VillageNLI(ChoiceBenchmark):
 
     @property
     def languages(self) -> tuple[str, ...]:
+        """The village's."""
         return CODES
 
     def draw(self, language: str, split: type[Split], count: int | None) -> Sequence[ChoiceItem]:
+        """Of stories of the split; no story is in both."""
         found = []
         for number, item in enumerate(_nli_items(split.name, count or ALL)):
             prompt = item.render(Grammar.load(language))
@@ -56,9 +58,11 @@ class VillageQA(Benchmark):
 
     @property
     def languages(self) -> tuple[str, ...]:
+        """The village's."""
         return CODES
 
     def draw(self, language: str, split: type[Split], count: int | None) -> Sequence[AskedItem]:
+        """Of stories of the split; no story is in both."""
         found = []
         for number, item in enumerate(_qa_items(split.name, count or ALL)):
             prompt = item.render(Grammar.load(language))
@@ -67,6 +71,7 @@ class VillageQA(Benchmark):
         return found
 
     def judge(self, items: Items[Any], predictions: Any) -> Iterable[Sequence[float]]:
+        """Token F1, exact match, and whether the asked-for words are said; predictions [items]."""
         pairs = list(zip(predictions, items.of(AskedItem)))
         code = items.language
         return (

@@ -26,18 +26,22 @@ class FewShot:
 
     @property
     def name(self) -> str:
+        """The task's, and how many examples go before."""
         return f"{self.task.name}, {self.shots} examples"
 
     @property
     def kind(self) -> Kind:
+        """The task's."""
         return self.task.kind
 
     @property
     def languages(self) -> tuple[str, ...]:
+        """The task's."""
         return self.task.languages
 
     @property
     def metrics(self) -> tuple[str, ...]:
+        """The task's."""
         return self.task.metrics
 
     def items(self, language: str, split: type[S], count: int | None = None) -> Items[S]:
@@ -49,7 +53,7 @@ class FewShot:
         if len(groups) <= self.shots:
             raise ClasError(
                 f"{self.task.name} has {len(groups)} validation texts in {language}, too few for "
-                f"{self.shots} examples."
+                f"{self.shots} examples: take fewer."
             )
         rng = random.Random(self.seed)
         taken = rng.sample(sorted(groups), self.shots)
@@ -59,6 +63,7 @@ class FewShot:
         return replace(found, task=self.name, items=kept[:count], prefix=solved + found.prefix)
 
     def score(self, items: Items[S], predictions: Any) -> tuple[Scores[S], ...]:
+        """As the task scores."""
         return self.task.score(items, predictions)
 
 
@@ -75,10 +80,12 @@ class Likelihood:
 
     @property
     def name(self) -> str:
+        """The task's, and that its true answers are judged by likelihood."""
         return f"{self.task.name}, likelihood"
 
     @property
     def languages(self) -> tuple[str, ...]:
+        """The task's."""
         return self.task.languages
 
     def items(self, language: str, split: type[S], count: int | None = None) -> Items[S]:
@@ -87,6 +94,7 @@ class Likelihood:
         return replace(found, task=self.name, items=tuple(map(_truth, found.items)))
 
     def score(self, items: Items[S], predictions: Sequence[Sequence[float]]) -> tuple[Scores[S]]:
+        """Each true answer's log-likelihood in nats; predictions [items][1]."""
         return (items.scored("log_p", [scores[0] for scores in predictions]),)
 
 

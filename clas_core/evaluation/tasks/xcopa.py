@@ -43,14 +43,19 @@ class XCOPA(ChoiceBenchmark):
 
     @cached_property
     def languages(self) -> tuple[str, ...]:
+        """Those of the folder's files. Raises ClasError for one without connectors."""
         if is_hub(self.source):
             return tuple(code for code in CONNECTORS if code != "en")
         found = language_files(self.source, "test.*.jsonl")
         if unknown := found.keys() - CONNECTORS.keys():
-            raise ClasError(f"XCOPA: there are no connectors for {', '.join(sorted(unknown))}.")
+            raise ClasError(
+                f"XCOPA: there are no connectors for {', '.join(sorted(unknown))}: "
+                "take their files away."
+            )
         return tuple(found)
 
     def draw(self, language: str, split: type[Split], count: int | None) -> Sequence[Item]:
+        """The rows of the split's file."""
         if is_hub(self.source):
             rows = hub_rows(self.source, "cambridgeltl/xcopa", language, split.name)
         else:

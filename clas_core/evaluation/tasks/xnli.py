@@ -26,6 +26,7 @@ class Verdicts:
     comma: str = ", "
 
     def join(self, premise: str, hypothesis: str) -> tuple[str, ...]:
+        """The three whole texts: entailed, neutral, contradicted."""
         words = (self.yes, self.also, self.no)
         return tuple(f" {premise}{self.ask}{word}{self.comma}{hypothesis}" for word in words)
 
@@ -67,12 +68,14 @@ class XNLI(ChoiceBenchmark):
 
     @cached_property
     def languages(self) -> tuple[str, ...]:
+        """Those of the validation file that `verdicts` has words for."""
         if is_hub(self.source):
             return tuple(self.verdicts)
         found = {value(row, "language", "XNLI") for row in read_rows(self._file(Validation))}
         return tuple(code for code in self.verdicts if code in found)
 
     def draw(self, language: str, split: type[Split], count: int | None) -> Sequence[Item]:
+        """The rows of the split's file."""
         rows = self._hub_rows if is_hub(self.source) else self._file_rows
         found: list[Item] = []
         for key, group, premise, hypothesis, answer in rows(language, split):

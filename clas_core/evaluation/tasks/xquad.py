@@ -48,11 +48,13 @@ class XQuAD(Benchmark):
 
     @cached_property
     def languages(self) -> tuple[str, ...]:
+        """Those of the folder's files; of the hub's, the published ones."""
         if is_hub(self.source):
             return tuple(LABELS)
         return tuple(language_files(self.source, "xquad.*.json"))
 
     def draw(self, language: str, split: type[Split], count: int | None) -> Sequence[Item]:
+        """Questions, dealt to the splits by paragraph: a fifth for validation."""
         rows = self._hub_rows if is_hub(self.source) else self._file_rows
         context_label, question_label, answer_label = LABELS.get(language, LABELS["en"])
         found = []
@@ -64,6 +66,7 @@ class XQuAD(Benchmark):
         return shuffled(part(found, split, 0.2))
 
     def judge(self, items: Items[Any], predictions: Any) -> Iterable[Sequence[float]]:
+        """F1 and exact match, first normalised by language, then as SQuAD's own script does."""
         pairs = list(zip(predictions, items.of(OpenItem)))
         code = items.language
         return (

@@ -74,6 +74,7 @@ def protocol(atlas: Atlas, items: int, workers: int) -> float:
 
 
 def main() -> None:
+    """Measure, and print the rows of the README's table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--items", type=int, default=200, help="of the protocol; 0 leaves it out")

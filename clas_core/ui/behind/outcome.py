@@ -42,7 +42,7 @@ class Outcome:
         return main_measures(self.comparison.measures)
 
     def finding(self, task: str, metric: str) -> Finding | None:
-        """The finding on a task and its metric; None if there is none."""
+        """The finding on a task; None where there were too few languages."""
         return next((f for f in self.findings if (f.task, f.metric) == (task, metric)), None)
 
     @property

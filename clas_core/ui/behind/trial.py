@@ -82,11 +82,11 @@ class Trial:
             raise ClasError("Choose English, to see what it loses, and at least one more language.")
 
     def start(self) -> None:
-        """Begin, in a thread of its own."""
+        """Begin; `finished` is set in the end, whatever came of it."""
         threading.Thread(target=self._work, name="measure", daemon=True).start()
 
     def cancel(self) -> None:
-        """Ask it to end at its next item."""
+        """End soon, with what is measured kept on disk; no harm to one that is done."""
         self._stop.set()
 
     @property

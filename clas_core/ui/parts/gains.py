@@ -33,7 +33,7 @@ def verdict_markup(outcome: Outcome) -> str:
 
 
 def rho_markup(finding: Finding) -> str:
-    """How gains go with separation, as one paragraph: rank correlations and intervals."""
+    """Both correlations of a finding as a sentence."""
 
     def said(rho: Interval) -> str:
         if isnan(rho.estimate):
