@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..atlas.atlas import Atlas
 from ..model.architecture import LanguageModel
-from ..running.reading import Progress
+from ..running.batch import Progress
 from ..steering.recipe import Recipe
 from .judging.comparison import Comparison, compare
 from .judging.conditions import standard_conditions
