@@ -30,8 +30,7 @@ from clas_core.evaluation.judging.items import ChoiceItem, Chosen, Items, Test, 
 from clas_core.evaluation.judging.prompting import Prompting
 from clas_core.evaluation.tasks.parallel import Retrieval
 from clas_core.model.prompts import render
-from clas_core.running.answers import write_answers
-from clas_core.running.generation import generate_batch
+from clas_core.running.answers import generate_batch, write_answers
 from clas_core.running.likelihood import tokenise
 from clas_core.running.states import hidden_states
 from clas_core.steering.recipe import Recipe

@@ -10,7 +10,7 @@ from small_tasks import RECIPE
 from tiny import SENTENCES
 
 from clas_core.atlas.atlas import Atlas
-from clas_core.running.generation import generate_batch
+from clas_core.running.answers import generate_batch
 from clas_core.running.likelihood import log_likelihoods, tokenise
 from clas_core.shell.cli import main
 

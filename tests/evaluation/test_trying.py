@@ -1,8 +1,7 @@
 """`clas.evaluate`: the engine's numbers in one call."""
 
 import pytest
-from small_tasks import SmallTask
-from test_engine import RECIPE
+from small_tasks import RECIPE, SmallTask
 
 import clas_core as clas
 from clas_core.errors import ClasError
