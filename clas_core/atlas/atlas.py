@@ -7,34 +7,25 @@ all taken at one site: the input of the down-projection, where plans act too.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..errors import ClasError
+from ..model.architecture import LanguageModel, UnsupportedModel
 from ..paths import replacing
+from ..text.corpus import ParallelCorpus
+from .measuring import VERSION, Progress, Sums, add_up
 
-if TYPE_CHECKING:
-    from ..model.architecture import LanguageModel
-    from ..text.corpus import ParallelCorpus
-
-_FORMAT = "clas-atlas-2"
-# How each is stored. No plan is made from the two in half precision, and an atlas of an 8 B model
-# in 16 languages stays well under 120 MB.
-_STORED = {
-    "probability": torch.float32,
-    "mean": torch.float32,
-    "mean_abs": torch.bfloat16,
-    "variance": torch.bfloat16,
-    "residual": torch.float32,
-    "tokens": torch.int64,
-    "routed": torch.int64,
-}
+_FORMAT = "clas-atlas-3"
+_READ = ("clas-atlas-2", _FORMAT)  # the older one holds two statistics more, which nothing needs
+_STORED = ("probability", "mean", "residual", "tokens", "routed")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +35,7 @@ class Atlas:
     languages: codes, in the order of the second axis.
     probability: [layers, languages, neurons], share of tokens whose gate is open (plain MLPs: at
         which h > 0), 0 to 1.
-    mean, mean_abs, variance: [layers, languages, neurons], of h, |h|, and h (population variance).
+    mean: [layers, languages, neurons], of h.
     residual: [layers, languages, hidden], mean output of each decoder layer.
     tokens: [languages], int64, how many tokens were counted.
     meta: where it comes from (model, revision, dtype, corpus and its hash, versions).
@@ -58,8 +49,6 @@ class Atlas:
     languages: tuple[str, ...]
     probability: torch.Tensor
     mean: torch.Tensor
-    mean_abs: torch.Tensor
-    variance: torch.Tensor
     residual: torch.Tensor
     tokens: torch.Tensor
     meta: dict[str, Any] = field(default_factory=dict)
@@ -72,6 +61,7 @@ class Atlas:
 
     @property
     def num_layers(self) -> int:
+        """Decoder layers of the model."""
         return self.probability.shape[0]
 
     @property
@@ -95,7 +85,7 @@ class Atlas:
         languages: Sequence[str] | None = None,
         *,
         batch_size: int = 32,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
         resume: str | Path | None = None,
     ) -> Atlas:
         """Run `lm` over the corpus once and collect the statistics of `languages` (default all).
@@ -110,15 +100,15 @@ class Atlas:
         Raises ClasError for an unknown language, a text without tokens, and a `resume` file of
         another measurement.
         """
-        from .measuring import measure  # which makes atlases, and so imports this file
-
-        return measure(lm, corpus, languages, batch_size, progress, resume)
+        corpus = corpus.subset(languages)  # refuses unknown codes
+        sums = add_up(lm, corpus, batch_size, progress, resume)
+        return _means(sums, corpus.languages, _origin(lm, corpus))
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file, with mean_abs and variance rounded to bfloat16."""
+        """Write one safetensors file; `load` gives back the same values to the bit."""
         tensors = {
-            name: getattr(self, name).to(dtype).contiguous()
-            for name, dtype in _STORED.items()
+            name: getattr(self, name).contiguous()
+            for name in _STORED
             if getattr(self, name) is not None
         }
         metadata = {
@@ -136,17 +126,61 @@ class Atlas:
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
-                if metadata.get("format") != _FORMAT:
+                if metadata.get("format") not in _READ:
                     raise ClasError(f"{path} isn't an atlas: choose a file that atlas.save wrote.")
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                names = [name for name in _STORED if name in file.keys()]  # noqa: SIM118
+                tensors = {name: file.get_tensor(name) for name in names}
         except (OSError, SafetensorError) as error:
             raise ClasError(f"Can't read an atlas from {path}: {error}") from error
-        for name, tensor in tensors.items():
-            if tensor.is_floating_point():
-                tensors[name] = tensor.float()
         return Atlas(
             tuple(json.loads(metadata["languages"])),
             **tensors,
             meta=json.loads(metadata["meta"]),
             widths=tuple(json.loads(metadata["widths"])),
         )
+
+
+def _means(sums: Sums, languages: tuple[str, ...], meta: dict[str, Any]) -> Atlas:
+    """The means of these sums.
+
+    Raises ClasError if a language had no token, UnsupportedModel if a layer was never heard of.
+    """
+    tensors, tokens = sums.tensors, sums.tensors["tokens"]
+    if not tokens.all():
+        empty = ", ".join(languages[k] for k in (tokens == 0).nonzero().flatten())
+        raise ClasError(f"No token to measure in {empty}: check these texts.")
+    if not tensors["heard"].all():
+        raise UnsupportedModel(
+            f"{sums.architecture}: no neuron of some layer was ever heard of, so this model "
+            "computes its MLPs in a way that can't be steered. Choose another model."
+        )
+    count = tokens[:, None].double().expand(tensors["h"].shape).clone()
+    for mlp in sums.experts:
+        routed = tensors["routed"][mlp.layer, :, : mlp.experts]
+        each = routed.repeat_interleave(mlp.per_expert, dim=1)
+        count[mlp.layer, :, mlp.start : mlp.start + mlp.neurons] = each.double()
+    count.clamp_(min=1)  # nothing was added up where no token came
+    return Atlas(
+        languages,
+        probability=(tensors["open"] / count).float(),
+        mean=(tensors["h"] / count).float(),
+        residual=(tensors["residual"] / tokens[:, None]).float(),
+        tokens=tokens,
+        meta=meta,
+        widths=sums.widths,
+        routed=tensors["routed"] if sums.experts else None,
+    )
+
+
+def _origin(lm: LanguageModel, corpus: ParallelCorpus) -> dict[str, Any]:
+    """What `Atlas.meta` says of this model and text."""
+    return {
+        "model": lm.name,
+        "revision": lm.revision,
+        "dtype": str(lm.dtype).removeprefix("torch."),
+        "corpus": corpus.name,
+        "corpus_fingerprint": corpus.fingerprint,
+        "measuring": VERSION,
+        "torch": version("torch"),
+        "transformers": version("transformers"),
+    }

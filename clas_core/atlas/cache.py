@@ -17,7 +17,7 @@ from ..errors import ClasError
 from ..model.architecture import LanguageModel
 from ..text.corpus import ParallelCorpus
 from .atlas import Atlas
-from .measuring import VERSION, CantResume, Progress, fingerprint, measure
+from .measuring import VERSION, CantResume, Progress, fingerprint
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,14 @@ def measure_cached(
             path.unlink()
     unfinished = path.with_suffix(".unfinished")
     try:
-        atlas = measure(lm, corpus, None, batch_size, progress, unfinished)
+        atlas = Atlas.measure(
+            lm, corpus, batch_size=batch_size, progress=progress, resume=unfinished
+        )
     except CantResume:
         unfinished.unlink()
-        atlas = measure(lm, corpus, None, batch_size, progress, unfinished)
+        atlas = Atlas.measure(
+            lm, corpus, batch_size=batch_size, progress=progress, resume=unfinished
+        )
     atlas.save(path)
     return atlas
 

@@ -1,4 +1,4 @@
-"""One pass over parallel text: sums by neuron and language, of which an atlas is the means."""
+"""One pass over parallel text: sums by neuron and language. An atlas is their means."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import ClasError
-from ..model.architecture import Experts, LanguageModel, UnsupportedModel
+from ..model.architecture import Experts, LanguageModel
 from ..model.taps import Site, Tap, tapped
 from ..paths import replacing
 from ..text.corpus import ParallelCorpus
-from .atlas import Atlas
 
 Progress = Callable[[int, int], None]
 
@@ -31,16 +29,18 @@ _SAMPLE = 64  # values of each weight that tell one model from another
 _SAVE_EVERY = 30.0  # seconds between two writings of the sums
 
 
-def measure(
+def add_up(
     lm: LanguageModel,
     corpus: ParallelCorpus,
-    languages: Sequence[str] | None = None,
     batch_size: int = 32,
     progress: Progress | None = None,
     resume: str | Path | None = None,
-) -> Atlas:
-    """What `Atlas.measure` does."""
-    corpus = corpus.subset(languages)  # refuses unknown codes
+) -> Sums:
+    """Run `lm` over all of `corpus` and add up; the arguments are `Atlas.measure`'s.
+
+    Raises ClasError for a batch size below 1, CantResume for a `resume` file that isn't of this
+    measurement.
+    """
     if batch_size < 1:
         raise ClasError(f"Batch size must be at least 1, not {batch_size}.")
     sums = Sums(lm, len(corpus.languages))
@@ -68,11 +68,10 @@ def measure(
                     file.save(sums)
                 raise
     if world > 1:
-        sums.add_up()
-    atlas = sums.atlas(corpus.languages, _meta(lm, corpus))
+        sums.add_others()
     if file is not None:
         file.remove()
-    return atlas
+    return sums
 
 
 class CantResume(ClasError):
@@ -80,25 +79,30 @@ class CantResume(ClasError):
 
 
 class Sums(Tap):
-    """The running sums of one measurement; all that is kept of a batch."""
+    """The running sums of one measurement; all that is kept of a batch.
+
+    tensors: "open" (int64, tokens whose gate is open) and "h" (float64), both [layers, languages,
+        neurons]; "residual" [layers, languages, hidden] float64; "tokens" [languages] int64;
+        "routed" [layers, languages, experts] int64; "heard" [layers] int64, calls of its MLPs.
+    experts: the model's routed experts; widths: neurons of each layer; architecture: the model's
+        class.
+    """
 
     def __init__(self, lm: LanguageModel, languages: int) -> None:
         neurons = (lm.num_layers, languages, lm.num_neurons)
-        experts = [mlp for mlp in lm.mlps if isinstance(mlp, Experts)]
-        most = max((mlp.experts for mlp in experts), default=0)
+        self.experts = [mlp for mlp in lm.mlps if isinstance(mlp, Experts)]
+        self.widths = lm.widths
+        self.architecture = type(lm.model).__name__
+        most = max((mlp.experts for mlp in self.experts), default=0)
         self.batches = 0
         self.tensors = {
             "open": torch.zeros(neurons, dtype=torch.int64),
             "h": torch.zeros(neurons, dtype=torch.float64),
-            "abs": torch.zeros(neurons, dtype=torch.float64),
-            "squares": torch.zeros(neurons, dtype=torch.float64),
             "residual": torch.zeros((lm.num_layers, languages, lm.hidden_size)).double(),
             "tokens": torch.zeros(languages, dtype=torch.int64),
             "routed": torch.zeros((lm.num_layers, languages, most), dtype=torch.int64),
+            "heard": torch.zeros(lm.num_layers, dtype=torch.int64),
         }
-        self._experts = experts
-        self._widths = lm.widths
-        self._class = type(lm.model).__name__
         self._language = 0
         self._content = torch.zeros(0, 0)  # [texts, tokens] of the batch, 1 where they count
 
@@ -117,10 +121,9 @@ class Sums(Tap):
     def neurons(self, site: Site, h: Tensor) -> None:
         if not site.gated:
             self._count_open(site, h)
-        h = h.float()
-        at = (site.layer, self._language, site.neurons)
-        for name, x in (("h", h), ("abs", h.abs()), ("squares", h.square())):
-            self.tensors[name][at] += self._total(x, site).cpu()
+        total = self._total(h.float(), site).cpu()
+        self.tensors["h"][site.layer, self._language, site.neurons] += total
+        self.tensors["heard"][site.layer] += 1
         if site.tokens is not None and site.experts is not None:
             content = self._content.to(h.device).flatten()[site.tokens].bool()
             counts = site.experts[content].bincount(minlength=site.num_experts)
@@ -152,42 +155,10 @@ class Sums(Tap):
         by_text = content[:, None] @ x.reshape(*content.shape, -1)  # [texts, 1, units]
         return by_text.sum((0, 1), dtype=torch.float64)
 
-    def add_up(self) -> None:
+    def add_others(self) -> None:
         """Add the other processes' sums, in each of them."""
         for tensor in self.tensors.values():
             dist.all_reduce(tensor)
-
-    def atlas(self, languages: tuple[str, ...], meta: dict[str, Any]) -> Atlas:
-        """The means. Raises ClasError if a language had no token."""
-        sums, tokens = self.tensors, self.tensors["tokens"]
-        if not tokens.all():
-            empty = ", ".join(languages[k] for k in (tokens == 0).nonzero().flatten())
-            raise ClasError(f"No token to measure in {empty}: check these texts.")
-        if not sums["abs"].flatten(1).any(1).all():
-            raise UnsupportedModel(
-                f"{self._class}: no neuron of some layer was ever heard of, so this model computes "
-                "its MLPs in a way that can't be steered. Choose another model."
-            )
-        count = tokens[:, None].double().expand(sums["h"].shape).clone()
-        for mlp in self._experts:
-            routed = sums["routed"][mlp.layer, :, : mlp.experts].repeat_interleave(
-                mlp.per_expert, dim=1
-            )
-            count[mlp.layer, :, mlp.start : mlp.start + mlp.neurons] = routed
-        count.clamp_(min=1)  # nothing was added up where no token came
-        mean = sums["h"] / count
-        return Atlas(
-            languages,
-            probability=(sums["open"] / count).float(),
-            mean=mean.float(),
-            mean_abs=(sums["abs"] / count).float(),
-            variance=(sums["squares"] / count - mean.square()).clamp_min(0).float(),
-            residual=(sums["residual"] / tokens[:, None]).float(),
-            tokens=tokens,
-            meta=meta,
-            widths=self._widths,
-            routed=sums["routed"] if self._experts else None,
-        )
 
 
 class _Checkpoint:
@@ -255,19 +226,6 @@ def batches_of(
         ordered = [texts[i] for i in sorted(range(len(texts)), key=lengths.__getitem__)]
         for start in range(0, len(ordered), size):
             yield k, ordered[start : start + size]
-
-
-def _meta(lm: LanguageModel, corpus: ParallelCorpus) -> dict[str, Any]:
-    return {
-        "model": lm.name,
-        "revision": lm.revision,
-        "dtype": str(lm.dtype).removeprefix("torch."),
-        "corpus": corpus.name,
-        "corpus_fingerprint": corpus.fingerprint,
-        "measuring": VERSION,
-        "torch": version("torch"),
-        "transformers": version("transformers"),
-    }
 
 
 @torch.inference_mode()

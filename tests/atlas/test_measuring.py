@@ -18,7 +18,7 @@ from clas_core.model.loading import load
 from clas_core.model.taps import Tap, tapped
 
 ROOT = Path(__file__).resolve().parents[2]
-STATISTICS = ("probability", "mean", "mean_abs", "variance", "residual", "tokens")
+STATISTICS = ("probability", "mean", "residual", "tokens")
 
 
 class Halt(Exception):

@@ -20,7 +20,7 @@ def atlas_of(p: torch.Tensor) -> Atlas:
     """An atlas with only activation probabilities p, [layers, languages, neurons]."""
     residual = torch.zeros(*p.shape[:2], 8)
     tokens = torch.full(p.shape[1:2], 100)
-    return Atlas(LANGUAGES[: p.shape[1]], p, *[torch.zeros_like(p)] * 3, residual, tokens)
+    return Atlas(LANGUAGES[: p.shape[1]], p, torch.zeros_like(p), residual, tokens)
 
 
 probabilities = npst.arrays(

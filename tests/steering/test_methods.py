@@ -34,7 +34,7 @@ def random_atlas(layers: int = 8, neurons: int = 60, hidden: int = 16) -> Atlas:
     p = draw(layers, 4, neurons).sigmoid() * (draw(layers, 1, neurons) > -0.8)
     p[:, :, 0] = torch.tensor([0.99, 0.0, 0.0, 0.0])  # for LAPE: open in English alone
     mean, residual = draw(layers, 4, neurons), draw(layers, 4, hidden)
-    return Atlas(LANGUAGES, p, mean, mean.abs(), mean.square(), residual, torch.full((4,), 100))
+    return Atlas(LANGUAGES, p, mean, residual, torch.full((4,), 100))
 
 
 ATLAS = random_atlas()

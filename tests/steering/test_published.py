@@ -51,7 +51,7 @@ def random_atlas(languages=CODES, layers=4, neurons=300, hidden=6) -> Atlas:
     mean = torch.randn(p.shape, generator=generator)
     residual = torch.randn(layers, len(languages), hidden, generator=generator)
     count = torch.full((len(languages),), 100)
-    return Atlas(languages, p, mean, mean.abs(), mean.square(), residual, count)
+    return Atlas(languages, p, mean, residual, count)
 
 
 # Neurons
@@ -152,7 +152,7 @@ def test_categories_by_hand() -> None:
         [[[0.9, 0.9, 0.9, 0.0, 0.9, 0.9], [0, 0.9, 0.9, 0, 0.9, 0], [0, 0, 0.9, 0, 0.9, 0]]]
     )
     zeros = torch.zeros_like(p)
-    atlas = Atlas(CODES, p, zeros, zeros, zeros, torch.zeros(1, 3, 2), torch.ones(3), {}, (6,))
+    atlas = Atlas(CODES, p, zeros, torch.zeros(1, 3, 2), torch.ones(3), {}, (6,))
     measured = select(atlas)
     assert measured.category.tolist() == [[1, 2, 3, 0, 3, 1]]
     belongs = torch.zeros(1, 3, 6, dtype=torch.bool)
