@@ -7,8 +7,10 @@ all taken at one site: the input of the down-projection, where plans act too.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from ..errors import ClasError
 from ..model.architecture import LanguageModel, UnsupportedModel
 from ..paths import replacing
 from ..text.corpus import ParallelCorpus
+from .fingerprint import fingerprint
 from .measuring import VERSION, Progress, Sums, add_up
 
 _FORMAT = "clas-atlas-3"
@@ -38,7 +41,8 @@ class Atlas:
     mean: [layers, languages, neurons], of h.
     residual: [layers, languages, hidden], mean output of each decoder layer.
     tokens: [languages], int64, how many tokens were counted.
-    meta: where it comes from (model, revision, dtype, corpus and its hash, versions).
+    meta: where it comes from (model with revision, fingerprint and dtype, corpus and its hash,
+        versions).
     widths: neurons of each layer; beyond them everything is 0. Left out: all layers alike.
     routed: [layers, languages, experts], int64, how many tokens went to each routed expert, whose
         neurons count those alone (all 0 without one); None in a model without experts.
@@ -77,6 +81,26 @@ class Atlas:
                 f"{', '.join(self.languages)}, or measure with text in {language!r} too."
             )
         return self.languages.index(language)
+
+    def check(self, lm: LanguageModel) -> None:
+        """Raises ClasError unless this atlas was measured on `lm`, to the last weight.
+
+        An atlas of older versions, which has no fingerprint, must have the sizes of `lm`; that it
+        can't be told whose it is is logged, once a process.
+        """
+        known, name = self.meta.get("fingerprint"), self.meta.get("model")
+        if known is None:
+            sizes = (self.widths, self.residual.shape[2])
+            if sizes != (lm.widths, lm.hidden_size):
+                raise ClasError(f"The atlas is of a model of other sizes than {lm.name}: {_OWN}.")
+            _log_once(f"The atlas of {name} has no fingerprint: is it of this {lm.name}?")
+            return
+        now = fingerprint(lm).as_dict()
+        if other := [part for part in now if known.get(part) != now[part]]:
+            raise ClasError(
+                f"The atlas is of {name} in {self.meta.get('dtype')}, and {lm.name} in "
+                f"{_dtype_name(lm)} has other {' and '.join(other)}: {_OWN}."
+            )
 
     @staticmethod
     def measure(
@@ -121,8 +145,11 @@ class Atlas:
             save_file(tensors, scratch, metadata)
 
     @staticmethod
-    def load(path: str | Path) -> Atlas:
-        """Read an atlas that `save` wrote. Raises ClasError if the file is missing or another's."""
+    def load(path: str | Path, lm: LanguageModel | None = None) -> Atlas:
+        """Read an atlas that `save` wrote, and with `lm`, `check` that it is of that model.
+
+        Raises ClasError if the file is missing, no atlas, or another model's.
+        """
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
@@ -132,12 +159,23 @@ class Atlas:
                 tensors = {name: file.get_tensor(name) for name in names}
         except (OSError, SafetensorError) as error:
             raise ClasError(f"Can't read an atlas from {path}: {error}") from error
-        return Atlas(
+        atlas = Atlas(
             tuple(json.loads(metadata["languages"])),
             **tensors,
             meta=json.loads(metadata["meta"]),
             widths=tuple(json.loads(metadata["widths"])),
         )
+        if lm is not None:
+            atlas.check(lm)
+        return atlas
+
+
+_OWN = "choose this model's own atlas, or measure it"
+
+
+@lru_cache(maxsize=64)
+def _log_once(text: str) -> None:
+    logging.getLogger(__name__).warning(text)
 
 
 def _means(sums: Sums, languages: tuple[str, ...], meta: dict[str, Any]) -> Atlas:
@@ -177,10 +215,15 @@ def _origin(lm: LanguageModel, corpus: ParallelCorpus) -> dict[str, Any]:
     return {
         "model": lm.name,
         "revision": lm.revision,
-        "dtype": str(lm.dtype).removeprefix("torch."),
+        "fingerprint": fingerprint(lm).as_dict(),
+        "dtype": _dtype_name(lm),
         "corpus": corpus.name,
         "corpus_fingerprint": corpus.fingerprint,
         "measuring": VERSION,
         "torch": version("torch"),
         "transformers": version("transformers"),
     }
+
+
+def _dtype_name(lm: LanguageModel) -> str:
+    return str(lm.dtype).removeprefix("torch.")

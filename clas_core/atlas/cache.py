@@ -17,7 +17,8 @@ from ..errors import ClasError
 from ..model.architecture import LanguageModel
 from ..text.corpus import ParallelCorpus
 from .atlas import Atlas
-from .measuring import VERSION, CantResume, Progress, fingerprint
+from .fingerprint import fingerprint
+from .measuring import VERSION, CantResume, Progress
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def measure_cached(
 ) -> Atlas:
     """The kept atlas of this model and text, or else `Atlas.measure`, which is then kept.
 
-    Kept by the weights, their dtype, the text with its languages, and how this version counts.
+    Kept by the model's fingerprint and dtype, the text with its languages, and how this version
+    counts.
     Cut short, it goes on from where it was the next time. A file that can't be read is measured
     again.
     """
@@ -98,5 +100,5 @@ def _kept(folder: str | Path | None) -> Iterator[KeptAtlas]:
 
 
 def _key(lm: LanguageModel, corpus: ParallelCorpus) -> str:
-    parts = [fingerprint(lm), str(lm.dtype), corpus.fingerprint, str(VERSION)]
+    parts = [str(fingerprint(lm)), str(lm.dtype), corpus.fingerprint, str(VERSION)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -21,11 +20,11 @@ from ..model.architecture import Experts, LanguageModel
 from ..model.taps import Site, Tap, tapped
 from ..paths import replacing
 from ..text.corpus import ParallelCorpus
+from .fingerprint import fingerprint
 
 Progress = Callable[[int, int], None]
 
 VERSION = 2  # of what is counted and how; an atlas of another version is measured again
-_SAMPLE = 64  # values of each weight that tell one model from another
 _SAVE_EVERY = 30.0  # seconds between two writings of the sums
 
 
@@ -226,22 +225,3 @@ def batches_of(
         ordered = [texts[i] for i in sorted(range(len(texts)), key=lengths.__getitem__)]
         for start in range(0, len(ordered), size):
             yield k, ordered[start : start + size]
-
-
-@torch.inference_mode()
-def fingerprint(lm: LanguageModel) -> str:
-    """16 hexadecimal digits of the weights: their names, shapes and some values of each.
-
-    The same wherever the model came from. Of offloaded weights, which have no values at hand, the
-    name and revision stand for them.
-    """
-    digest = hashlib.sha256()
-    for name, weight in sorted(lm.model.state_dict().items()):
-        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())
-        if weight.is_meta:
-            digest.update(f"{lm.name} {lm.revision}\n".encode())
-        elif weight.numel():
-            step = max(1, weight.numel() // _SAMPLE)
-            values = weight.detach().flatten()[::step][:_SAMPLE].double().cpu()
-            digest.update(values.numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -96,9 +96,12 @@ def open_model(recipe: Recipe) -> LanguageModel:
 
 
 def atlas_of(arguments: argparse.Namespace, recipe: Recipe, lm: LanguageModel) -> Atlas:
-    """The one that --atlas names, or the model's kept one, measured now if there is none."""
+    """The one that --atlas names, or the model's kept one, measured now if there is none.
+
+    Raises ClasError if --atlas names another model's.
+    """
     if arguments.atlas is not None:
-        return Atlas.load(arguments.atlas)
+        return Atlas.load(arguments.atlas, lm)
     with bar("measuring", "sentence") as progress:
         return measure_cached(lm, ParallelCorpus.open(recipe.corpus), progress=progress)
 

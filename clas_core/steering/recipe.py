@@ -115,8 +115,13 @@ class Recipe:
         """The method with its settings, as in `clas_core.CLAS(alpha=0.5, ...)`."""
         return self._method(self.method)
 
-    def build(self, atlas: Atlas) -> SteeringPlan:
-        """The plan of this recipe on `atlas`. Raises ClasError where they don't fit."""
+    def build(self, atlas: Atlas, lm: LanguageModel | None = None) -> SteeringPlan:
+        """The plan of this recipe on `atlas`, which with `lm` must be of that model.
+
+        Raises ClasError where they don't fit.
+        """
+        if lm is not None:
+            atlas.check(lm)
         selection = select(atlas, tau=self.tau, shared_from=self.shared_from, mode=self.tau_mode)
         return self.steering.plan(atlas, selection, target=self.target)
 

@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 from tiny import make_tokenizer, tiny_llama_model
 
 from clas_core.atlas.atlas import Atlas
-from clas_core.atlas.cache import cache_folder, fingerprint, list_cached, measure_cached
+from clas_core.atlas.cache import cache_folder, list_cached, measure_cached
+from clas_core.atlas.fingerprint import fingerprint
 from clas_core.model.loading import load
 
 

@@ -55,7 +55,7 @@ class SteeredLM(HFLM):
 
     def _make_plan(self, recipe: Recipe, atlas: str | None) -> SteeringPlan:
         if atlas is not None:
-            return recipe.build(Atlas.load(atlas))
+            return recipe.build(Atlas.load(atlas, self._lm))
         return recipe.build(measure_cached(self._lm, ParallelCorpus.open(recipe.corpus)))
 
     def _model_call(self, *args: Any, **kwargs: Any) -> torch.Tensor:

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 import pandas as pd
 
 from ...atlas.atlas import Atlas
-from ...atlas.cache import fingerprint
+from ...atlas.fingerprint import fingerprint
 from ...errors import ClasError
 from ...model.architecture import LanguageModel
 from ...paths import replacing
@@ -188,19 +188,33 @@ class Log(Generic[S]):
 
 # What must be the same of a task in a language: a log may hold some of them only.
 _PARTS = "texts"
-_SAME = ("model", "weights", "dtype", "atlas", "split", "conditions", "prompting")
+_SAME = (
+    "model",
+    "weights",
+    "tokenizer",
+    "config",
+    "dtype",
+    "atlas",
+    "split",
+    "conditions",
+    "prompting",
+)
 
 
 def describe(
     lm: LanguageModel, atlas: Atlas, split: type[Split], runs: Sequence[TaskRun[Any]]
 ) -> dict[str, Any]:
-    """What these runs are of, as plain data: enough to repeat them."""
+    """What these runs are of, as plain data: enough to repeat them.
+
+    Raises ClasError if the atlas is of another model.
+    """
+    atlas.check(lm)
     conditions = dict.fromkeys(condition for run in runs for condition in run.conditions)
     targets = [job.target for run in runs for job in run.jobs]
     return {
         "model": lm.name,
         "revision": lm.revision,
-        "weights": fingerprint(lm),
+        **fingerprint(lm).as_dict(),
         "layers": lm.num_layers,
         "dtype": str(lm.dtype).removeprefix("torch."),
         "atlas": {"languages": list(atlas.languages), **atlas.meta},

@@ -103,7 +103,7 @@ class Studio:
         return cls(
             lm,
             choice,
-            Atlas.load(path),
+            Atlas.load(path, lm),
             profile=profile,
             first_screen=_json(VILLAGE / "first_screen.json"),
             settings=settings,
