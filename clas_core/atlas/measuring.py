@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import ClasError
 from ..model.architecture import Experts, LanguageModel
 from ..model.taps import Site, Tap, tapped
-from ..paths import replacing
 from ..text.corpus import ParallelCorpus
 from .fingerprint import fingerprint
+from .processes import joined
+from .unfinished import Unfinished
 
 Progress = Callable[[int, int], None]
 
 VERSION = 2  # of what is counted and how; an atlas of another version is measured again
-_SAVE_EVERY = 30.0  # seconds between two writings of the sums
 
 
 def add_up(
@@ -45,36 +39,33 @@ def add_up(
     sums = Sums(lm, len(corpus.languages))
     batches = list(batches_of(corpus, batch_size, lm.tokenizer))
     total = sum(len(texts) for _, texts in batches)
-    rank, world = _place()
-    file = None
-    if resume is not None:
-        label = (VERSION, fingerprint(lm), lm.dtype, corpus.fingerprint, batch_size, rank, world)
-        file = _Checkpoint(_of_rank(Path(resume), rank, world), " ".join(map(str, label)))
-        file.load(sums)
-    mine = batches[rank::world]
-    done = sum(len(texts) for _, texts in mine[: sums.batches])
-    with torch.inference_mode(), tapped(lm, sums):
-        for k, texts in mine[sums.batches :]:
-            sums.add(lm, k, texts)
-            done += len(texts)
-            if file is not None:
-                file.save_sometimes(sums)
-            try:
-                if progress is not None:
-                    progress(min(total, done * world), total)
-            except BaseException:  # the caller cancels: nothing measured is lost
+    label = " ".join(map(str, (VERSION, fingerprint(lm), lm.dtype, corpus.fingerprint, batch_size)))
+    with joined() as processes:
+        processes.agree(label)
+        left, file = list(range(len(batches))), None
+        if resume is not None:
+            file = Unfinished(Path(resume), label, processes, sums.tensors, len(batches))
+            left = file.resume()
+        done = total - sum(len(batches[index][1]) for index in left)
+        # Not inference mode: the weights of some quantisers can't be used in it.
+        with torch.no_grad(), tapped(lm, sums):
+            for index in left[processes.rank :: processes.count]:
+                k, texts = batches[index]
+                sums.add(lm, k, texts)
+                done += len(texts) * processes.count  # the others are about as far
                 if file is not None:
-                    file.save(sums)
-                raise
-    if world > 1:
-        sums.add_others()
-    if file is not None:
-        file.remove()
+                    file.add(index)
+                try:
+                    if progress is not None:
+                        progress(min(total, done), total)
+                except BaseException:  # the caller cancels: nothing measured is lost
+                    if file is not None:
+                        file.save()
+                    raise
+        processes.add(sums.tensors.values())
+        if file is not None:
+            file.remove()
     return sums
-
-
-class CantResume(ClasError):
-    """The file to resume from is another measurement's, or broken."""
 
 
 class Sums(Tap):
@@ -93,7 +84,6 @@ class Sums(Tap):
         self.widths = lm.widths
         self.architecture = type(lm.model).__name__
         most = max((mlp.experts for mlp in self.experts), default=0)
-        self.batches = 0
         self.tensors = {
             "open": torch.zeros(neurons, dtype=torch.int64),
             "h": torch.zeros(neurons, dtype=torch.float64),
@@ -112,7 +102,6 @@ class Sums(Tap):
         self._content = batch.content.float()
         self.tensors["tokens"][language] += int(batch.content.sum())
         lm.model.base_model(**batch.inputs, use_cache=False)  # without the vocabulary's logits
-        self.batches += 1
 
     def gate(self, site: Site, gate: Tensor) -> None:
         self._count_open(site, gate)
@@ -153,62 +142,6 @@ class Sums(Tap):
         content = self._content.to(x.device)
         by_text = content[:, None] @ x.reshape(*content.shape, -1)  # [texts, 1, units]
         return by_text.sum((0, 1), dtype=torch.float64)
-
-    def add_others(self) -> None:
-        """Add the other processes' sums, in each of them."""
-        for tensor in self.tensors.values():
-            dist.all_reduce(tensor)
-
-
-class _Checkpoint:
-    """The sums on disk, under a label that says whose they are."""
-
-    def __init__(self, path: Path, label: str) -> None:
-        self._path, self._label = path, label
-        self._saved = time.monotonic()
-
-    def load(self, sums: Sums) -> None:
-        if not self._path.exists():
-            return
-        try:
-            with safe_open(self._path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("label") != self._label:
-                    raise CantResume(
-                        f"{self._path} is of another measurement: remove it, or choose another "
-                        "file to resume from."
-                    )
-                for name in sums.tensors:
-                    sums.tensors[name] = file.get_tensor(name)
-        except (OSError, SafetensorError) as error:
-            raise CantResume(f"Can't resume from {self._path}: {error}") from error
-        sums.batches = json.loads(metadata["batches"])
-
-    def save_sometimes(self, sums: Sums) -> None:
-        if time.monotonic() - self._saved >= _SAVE_EVERY:
-            self.save(sums)
-            self._saved = time.monotonic()
-
-    def save(self, sums: Sums) -> None:
-        metadata = {"label": self._label, "batches": str(sums.batches)}
-        with replacing(self._path) as scratch:
-            save_file(sums.tensors, scratch, metadata)
-
-    def remove(self) -> None:
-        self._path.unlink(missing_ok=True)
-
-
-def _place() -> tuple[int, int]:
-    """(rank, number of processes) as `accelerate launch` or torchrun started them."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or not dist.is_available():
-        return 0, 1
-    if not dist.is_initialized():
-        dist.init_process_group("gloo")  # the sums are on the CPU
-    return dist.get_rank(), dist.get_world_size()
-
-
-def _of_rank(path: Path, rank: int, world: int) -> Path:
-    return path if world == 1 else path.with_name(f"{path.name}.{rank}")
 
 
 def batches_of(

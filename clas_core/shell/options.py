@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from ..atlas.atlas import Atlas
@@ -91,8 +93,15 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
 
 
 def open_model(recipe: Recipe) -> LanguageModel:
-    """The model that a recipe names. Raises ClasError if it can't be loaded."""
-    return load(recipe.model, dtype=recipe.dtype, revision=recipe.revision)
+    """The model that the recipe names, on this process's own GPU. Raises ClasError if it can't."""
+    return load(recipe.model, dtype=recipe.dtype, revision=recipe.revision, device=_own_gpu())
+
+
+def _own_gpu() -> str | None:
+    """A GPU for each of the processes that share this machine; None if this one is alone."""
+    if "LOCAL_RANK" not in os.environ or not torch.cuda.is_available():
+        return None
+    return f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
 
 
 def atlas_of(arguments: argparse.Namespace, recipe: Recipe, lm: LanguageModel) -> Atlas:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny import make_tokenizer, tiny_model
 
-from clas_core.atlas import measuring
+from clas_core.atlas import measuring, unfinished
 from clas_core.atlas.atlas import Atlas
 from clas_core.errors import ClasError
 from clas_core.model.architecture import UnsupportedModel
@@ -59,7 +59,7 @@ def test_cancelled_and_resumed_is_never_cancelled_bit_for_bit(any_lm, tiny_corpu
 
 def test_sums_are_written_as_it_goes(tiny_lm, tiny_corpus, tmp_path, monkeypatch):
     """A killed run loses what came after the last writing, not more."""
-    monkeypatch.setattr(measuring, "_SAVE_EVERY", 0.0)
+    monkeypatch.setattr(unfinished, "SAVE_EVERY", 0.0)
     written = []
 
     def progress(done: int, total: int) -> None:

@@ -111,7 +111,7 @@ class Library:
         return "local" in self._shelf.profile.models
 
     def _known(self) -> dict[str, _Entry]:
-        """What is open, and then what is on disk, newest first."""
+        """What is open, and then what is on disk, the last used first."""
         found: dict[str, _Entry] = {}
         for studio in self._shelf.studios:
             choice = studio.choice
