@@ -121,8 +121,8 @@ class Atlas:
         `accelerate launch` or torchrun, each process takes its share of the batches and all
         return the same atlas. Other threads may use the model meanwhile.
 
-        Raises ClasError for an unknown language, a text without tokens, and a `resume` file of
-        another measurement.
+        Raises ClasError for an unknown language, a text without tokens or too long for the model,
+        and a `resume` file of another measurement.
         """
         corpus = corpus.subset(languages)  # refuses unknown codes
         sums = add_up(lm, corpus, batch_size, progress, resume)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedConfig
 
 from ..errors import ClasError
 from ..model.architecture import Experts, LanguageModel
@@ -31,8 +32,8 @@ def add_up(
 ) -> Sums:
     """Run `lm` over all of `corpus` and add up; the arguments are `Atlas.measure`'s.
 
-    Raises ClasError for a batch size below 1, CantResume for a `resume` file that isn't of this
-    measurement.
+    Raises ClasError for a batch size below 1 and a text that is too long for the model, CantResume
+    for a `resume` file that isn't of this measurement.
     """
     if batch_size < 1:
         raise ClasError(f"Batch size must be at least 1, not {batch_size}.")
@@ -47,7 +48,7 @@ def add_up(
             file = Unfinished(Path(resume), label, processes, sums.tensors, len(batches))
             left = file.resume()
         done = total - sum(len(batches[index][1]) for index in left)
-        # Not inference mode: the weights of some quantisers can't be used in it.
+        _try_longest(lm, [texts[-1] for _, texts in batches])
         with torch.no_grad(), tapped(lm, sums):
             for index in left[processes.rank :: processes.count]:
                 k, texts = batches[index]
@@ -142,6 +143,36 @@ class Sums(Tap):
         content = self._content.to(x.device)
         by_text = content[:, None] @ x.reshape(*content.shape, -1)  # [texts, 1, units]
         return by_text.sum((0, 1), dtype=torch.float64)
+
+
+def context_of(config: PreTrainedConfig) -> int | None:
+    """The tokens that a model of this config was made to read; None if it doesn't say."""
+    text = config.get_text_config()
+    names = ("max_position_embeddings", "max_seq_len")
+    return next((getattr(text, name) for name in names if getattr(text, name, None)), None)
+
+
+@torch.no_grad()
+def _try_longest(lm: LanguageModel, texts: Sequence[str]) -> None:
+    """Raises ClasError if one of these texts is longer than the model can read.
+
+    One with rotary positions reads on beyond what it was made for, one with learned ones can't.
+    """
+    limit = context_of(lm.model.config)
+    sizes = [len(ids) for ids in lm.tokenizer(list(texts))["input_ids"]]
+    most = max(sizes, default=0)
+    if limit is None or most <= limit:
+        return
+    longest = texts[sizes.index(most)]
+    try:
+        lm.model.base_model(**lm.encode([longest]).inputs, use_cache=False)
+    except torch.OutOfMemoryError:
+        raise
+    except (IndexError, RuntimeError) as error:
+        raise ClasError(
+            f"A sentence has {most} tokens, and {lm.name} reads {limit} at most: shorten or leave "
+            f"out the one that begins {longest[:40]!r}."
+        ) from error
 
 
 def batches_of(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..errors import ClasError
 from ..model.architecture import Experts, find_mlps
@@ -27,11 +27,12 @@ from ..model.machine import free_memory, multiply_rate
 from ..model.sources import find_source
 from ..text.corpus import ParallelCorpus
 from ..text.languages import get_language
-from .measuring import batches_of
+from .measuring import batches_of, context_of
 
 BATCH = 32  # sentences, as `Atlas.measure` takes them
 _TOKENS = 64  # of a sentence, where there is no corpus to count in
 _REST = 1.5  # time for all, in times for matrix products
+_MOST_LAYERS = 1000  # the largest models published have about 130
 _BYTES = 1.2  # tokens a character, from where they are parts of characters
 
 
@@ -58,6 +59,7 @@ class Preflight:
     transformers. widths: MLP neurons of each layer, those of all experts included. experts,
     experts_per_token: routed ones, 0 without. download: what must be fetched. weights: memory they
     take in dtype; working: what measuring one batch takes besides; free: memory there is.
+    context: tokens that it was made to read, and too_long: sentences of the corpus beyond that.
     minutes: to measure the corpus.
     """
 
@@ -81,14 +83,17 @@ class Preflight:
     working: int | None = None
     chat_template: bool | None = None
     languages: tuple[Fertility, ...] = ()
+    too_long: int = 0
     minutes: float | None = None
 
     @property
     def supported(self) -> bool:
+        """Whether it can be measured and steered."""
         return not self.reason
 
     @property
     def layers(self) -> int:
+        """Decoder layers; 0 where that isn't known."""
         return len(self.widths)
 
     @property
@@ -146,6 +151,7 @@ def inspect(
         config = read_config(source)
         kind = choose_dtype(config, dtype, place)
         seen = replace(seen, quantisation=quantisation(config), dtype=str(kind)[len("torch.") :])
+        _check_layers(config)
         empty = build_empty(source, config)
         seen = replace(seen, architecture=type(empty).__name__)
         body = _measure_body(empty)
@@ -153,7 +159,7 @@ def inspect(
             seen,
             parameters=body.parameters,
             hidden_size=body.hidden,
-            context=getattr(config.get_text_config(), "max_position_embeddings", None),
+            context=context_of(config),
             widths=body.widths,
             experts=body.experts,
             experts_per_token=body.experts_per_token,
@@ -165,12 +171,13 @@ def inspect(
         )
         source.check()
         tokenizer = read_tokenizer(source)
-        text = _read_text(tokenizer, corpus)
+        text = _read_text(tokenizer, corpus, seen.context)
         seen = replace(
             seen,
             working=body.working_bytes(text.largest_batch, len(text.languages), place, kind),
             chat_template=tokenizer.chat_template is not None,
             languages=text.languages,
+            too_long=text.too_long,
         )
         if corpus is not None:
             rate = multiply_rate(place, kind, body.hidden, body.busy)
@@ -178,6 +185,17 @@ def inspect(
     except ClasError as error:
         seen = replace(seen, reason=str(error))
     return seen
+
+
+def _check_layers(config: PreTrainedConfig) -> None:
+    """Raises ClasError for so many layers that describing them would hold up all other models."""
+    for part in (config, *(getattr(config, name, None) for name in config.sub_configs)):
+        layers = getattr(part, "num_hidden_layers", None)
+        if isinstance(layers, int) and layers > _MOST_LAYERS:
+            raise ClasError(
+                f"Its config says {layers:,} layers, over the {_MOST_LAYERS:,} that are read here: "
+                "choose another model."
+            )
 
 
 @dataclass(frozen=True)
@@ -231,19 +249,25 @@ def _measure_body(model: PreTrainedModel) -> _Body:
 
 @dataclass(frozen=True)
 class _Text:
-    """A corpus as a tokenizer sees it: tokens, padding included, of all and of one batch."""
+    """A corpus as a tokenizer sees it: tokens, padding included, of all and of one batch.
+
+    too_long: sentences with more tokens than the model's context.
+    """
 
     tokens: int
     largest_batch: int
     languages: tuple[Fertility, ...]
+    too_long: int = 0
 
 
-def _read_text(tokenizer: Any, corpus: ParallelCorpus | None) -> _Text:
+def _read_text(tokenizer: Any, corpus: ParallelCorpus | None, context: int | None) -> _Text:
     if corpus is None:
         return _Text(0, BATCH * _TOKENS, ())
-    batches = []
+    batches, too_long = [], 0
     for _, texts in batches_of(corpus, BATCH):
-        batches.append(len(texts) * max(map(len, tokenizer(list(texts))["input_ids"])))
+        sizes = [len(ids) for ids in tokenizer(list(texts))["input_ids"]]
+        batches.append(len(sizes) * max(sizes))
+        too_long += sum(context is not None and size > context for size in sizes)
     pieces = {
         code: [
             token
@@ -262,7 +286,7 @@ def _read_text(tokenizer: Any, corpus: ParallelCorpus | None) -> _Text:
         )
         for code, tokens in pieces.items()
     )
-    return _Text(sum(batches), max(batches), languages)
+    return _Text(sum(batches), max(batches), languages, too_long)
 
 
 def _warnings(seen: Preflight) -> Iterator[str]:
@@ -284,6 +308,12 @@ def _warnings(seen: Preflight) -> Iterator[str]:
     unknown = [_name(one) for one in seen.languages if one.unknown > 0.01]
     if unknown:
         yield f"The tokenizer can't spell all of {_listed(unknown)}: choose another model for it."
+    if seen.too_long:
+        what = "sentence is" if seen.too_long == 1 else "sentences are"
+        yield (
+            f"{seen.too_long:,} {what} longer than the {seen.context:,} tokens that it was made "
+            "to read: shorten them, or leave them out."
+        )
     if seen.minutes is not None and seen.minutes > 60:
         yield f"Measuring takes {_time_text(seen.minutes)}: choose fewer sentences, or a GPU."
 

@@ -44,9 +44,9 @@ class Processes:
             except (ClasError, OSError) as error:
                 told[1] = error
         dist.broadcast_object_list(told, src=0, group=self.group)
-        value, error = told
-        if error is not None:
-            raise error
+        value, refusal = told
+        if refusal is not None:
+            raise refusal
         return value
 
     def agree(self, label: str) -> None:

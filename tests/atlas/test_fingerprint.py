@@ -142,6 +142,21 @@ def test_offloaded_weights_are_read_from_where_they_are(tiny_lm, tmp_path):
     assert fingerprint(lm) == fingerprint(tiny_lm)
 
 
+def test_packed_weights_show_and_are_measured(tiny_lm, tiny_corpus, tmp_path):
+    quantization = pytest.importorskip("torchao.quantization")
+    found = set()
+    for factor in (1.0, 1.5):
+        model = tiny_llama_model()
+        with torch.no_grad():
+            model.model.layers[1].mlp.down_proj.weight[:, 7] *= factor
+        quantization.quantize_(model, quantization.Int8WeightOnlyConfig())
+        lm = load(model, tiny_lm.tokenizer)
+        assert fingerprint(lm) == fingerprint(lm)
+        found.add(fingerprint(lm).weights)
+        assert measure_cached(lm, tiny_corpus, folder=tmp_path).tokens.all()
+    assert len(found | {fingerprint(tiny_lm).weights}) == 3
+
+
 def test_a_baked_model_is_another_one(tiny_lm, tiny_corpus, tmp_path):
     measure_cached(tiny_lm, tiny_corpus, folder=tmp_path / "kept")
     scale = torch.ones(64)

@@ -16,6 +16,7 @@ from clas_core.errors import ClasError
 from clas_core.model.architecture import UnsupportedModel
 from clas_core.model.loading import load
 from clas_core.model.taps import Tap, tapped
+from clas_core.text.corpus import ParallelCorpus
 
 ROOT = Path(__file__).resolve().parents[2]
 STATISTICS = ("probability", "mean", "residual", "tokens")
@@ -184,3 +185,25 @@ def test_two_processes_measure_the_same_atlas(tiny_lm, tiny_corpus, tmp_path):
         torch.testing.assert_close(
             getattr(shared, name), getattr(alone, name), rtol=1e-6, atol=1e-7
         )
+
+
+LONG = " ".join(["The cat sleeps in the house."] * 8)
+
+
+@pytest.mark.parametrize(
+    ("family", "reads"),
+    [("gpt2", False), ("opt", False), ("gptj", False), ("mpt", False), ("llama", True)],
+)
+def test_a_sentence_that_is_too_long_is_named_before_any_is_measured(family, reads, tiny_corpus):
+    context = {"max_seq_len": 32} if family == "mpt" else {"max_position_embeddings": 32}
+    lm = load(tiny_model(family, **context), make_tokenizer())
+    texts = {code: list(lines) for code, lines in tiny_corpus.sentences.items()}
+    texts = {"en": texts["en"], "sw": [*texts["sw"][:-1], LONG]}
+    corpus = ParallelCorpus("long", texts)
+    if reads:
+        assert Atlas.measure(lm, corpus).tokens.all()
+        return
+    size = len(lm.tokenizer(LONG)["input_ids"])
+    said = f"has {size} tokens, and .* reads 32 at most: shorten or leave out .*'The cat sleeps"
+    with pytest.raises(ClasError, match=said):
+        Atlas.measure(lm, corpus, progress=lambda done, total: pytest.fail("measured"))

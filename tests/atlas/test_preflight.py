@@ -122,6 +122,32 @@ def test_unknown_text_is_warned_of(saved, tmp_path, tiny_corpus) -> None:
     )
 
 
+def test_sentences_beyond_the_context_are_warned_of(saved, tmp_path, tiny_lm, tiny_corpus) -> None:
+    config = {**tiny_lm.model.config.to_dict(), "max_position_embeddings": 20}
+    folder = configured(saved, tmp_path / "m", config)
+    tokenizer = make_tokenizer()
+    sizes = [len(tokenizer(t)["input_ids"]) for ts in tiny_corpus.sentences.values() for t in ts]
+    count = sum(size > 20 for size in sizes)
+    assert 1 < count < len(sizes)
+    seen = inspect(folder, corpus=tiny_corpus)
+    assert seen.too_long == count
+    assert any(
+        warning.startswith(f"{count} sentences are longer than the 20 tokens")
+        for warning in seen.warnings
+    )
+    assert inspect(saved, corpus=tiny_corpus).too_long == 0
+
+
+def test_a_config_of_any_number_of_layers_is_answered_at_once(
+    saved, tmp_path, tiny_lm, monkeypatch
+) -> None:
+    """Nothing is built for it: meanwhile no other model could be loaded."""
+    monkeypatch.setattr(preflight, "build_empty", lambda *_: pytest.fail("built"))
+    config = {**tiny_lm.model.config.to_dict(), "num_hidden_layers": 100_000}
+    seen = inspect(configured(saved, tmp_path / "m", config))
+    assert "100,000 layers, over the 1,000" in seen.reason
+
+
 def test_minutes_are_operations_at_the_measured_speed(saved, tiny_corpus, monkeypatch) -> None:
     monkeypatch.setattr(preflight, "multiply_rate", lambda *_: 1e6)
     seen = inspect(saved, corpus=tiny_corpus)
