@@ -32,7 +32,7 @@ from .measuring import batches_of, context_of
 BATCH = 32  # sentences, as `Atlas.measure` takes them
 _TOKENS = 64  # of a sentence, where there is no corpus to count in
 _REST = 1.5  # time for all, in times for matrix products
-_MOST_LAYERS = 1000  # the largest models published have about 130
+_MOST_LAYERS = 400  # the largest models published have about 130
 _BYTES = 1.2  # tokens a character, from where they are parts of characters
 
 
