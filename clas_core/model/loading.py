@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from huggingface_hub.errors import GatedRepoError, HTTPError, StrictDataclassError
 from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
@@ -30,6 +31,7 @@ from transformers.quantizers import AutoHfQuantizer
 from ..errors import ClasError
 from .architecture import LanguageModel, UnsupportedModel, find_mlps
 from .sources import Source, find_source, licence_sentence
+from .taps import install
 
 Device = str | torch.device
 DeviceMap = str | Mapping[str, str | int | torch.device]
@@ -41,7 +43,7 @@ _UNPACKED = ("mxfp4", "fp8")
 
 
 def load(
-    model: str | Path | PreTrainedModel,
+    model: str | Path | nn.Module,
     tokenizer: Any = None,
     *,
     dtype: str | torch.dtype | None = None,
@@ -52,7 +54,8 @@ def load(
     """Load a causal language model for measuring and steering.
 
     `model` is "village" (the embedded model), a local directory, a hub id, or a model already in
-    memory together with its `tokenizer`. A hub model is read at one commit, which becomes the
+    memory together with its `tokenizer`: transformers' own, or what PEFT or `torch.compile` made
+    of one. A hub model is read at one commit, which becomes the
     `revision` of the result; what is on this machine already needs no network.
 
     `dtype` None or "auto" means float32 on the CPU, and elsewhere or if quantised the checkpoint's
@@ -60,11 +63,18 @@ def load(
     devices, "cpu" and "disk" among them) spreads the model with accelerate instead. Quantised
     checkpoints need the library that made them. MXFP4 and FP8 are unpacked, to bfloat16 in general.
     Only safetensors weights are read, and no code from a checkpoint is run. The model is put in
-    evaluation mode.
+    evaluation mode, and gets the hooks that steer it, which do nothing by themselves.
 
     Raises ClasError if it can't be loaded, UnsupportedModel if its MLPs can't be found.
     """
-    if isinstance(model, PreTrainedModel):
+    if isinstance(model, nn.Module):
+        model = _unwrap(model)
+        _check_kind(type(model).__name__, model.config)
+        if model.get_output_embeddings() is None and not model.can_generate():
+            raise UnsupportedModel(
+                f"{type(model).__name__} has no language-model head: open it with "
+                "AutoModelForCausalLM."
+            )
         if tokenizer is None:
             raise ClasError("A model in memory needs its tokenizer too: load(model, tokenizer).")
         if any(option is not None for option in (dtype, device, device_map, revision)):
@@ -89,7 +99,30 @@ def load(
     loaded.eval()
     blocks, mlps = find_mlps(loaded)
     kind = _Offloaded if loaded.device.type == "meta" else LanguageModel
-    return kind(loaded, tokenizer, name, commit, blocks, mlps)
+    lm = kind(loaded, tokenizer, name, commit, blocks, mlps)
+    install(lm)
+    return lm
+
+
+def _unwrap(model: nn.Module) -> PreTrainedModel:
+    """The transformers model in what `torch.compile` or PEFT made of it.
+
+    Adapters that are modules of it stay where they are. Raises ClasError for anything else.
+    """
+    while hasattr(model, "_orig_mod"):  # torch.compile
+        model = model._orig_mod
+    if hasattr(model, "get_base_model"):  # PEFT
+        if getattr(model.active_peft_config, "is_prompt_learning", False):
+            raise UnsupportedModel(
+                "This adapter is a learned prompt, which stands before every text and isn't read "
+                "here: choose a model without, or one with an adapter in its layers, as LoRA is."
+            )
+        model = model.get_base_model()
+    if not isinstance(model, PreTrainedModel):
+        raise UnsupportedModel(
+            f"A {type(model).__name__} is no PreTrainedModel of transformers: load that."
+        )
+    return model
 
 
 class _Offloaded(LanguageModel):
@@ -168,16 +201,19 @@ def read_config(source: Source) -> PreTrainedConfig:
             source.path,
             **{**source.options, "revision": source.revision},
         )
-    kind, name = type(config), config.model_type
-    if config.is_encoder_decoder:
-        raise UnsupportedModel(f"{source.path} ({name}) is an encoder-decoder: {_CHOOSE}.")
-    if kind in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
-        raise UnsupportedModel(
-            f"{source.path} ({name}) is an encoder, it reads both ways: {_CHOOSE}."
-        )
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise UnsupportedModel(f"{source.path} ({name}) is no causal language model: {_CHOOSE}.")
+    name = f"{source.path} ({config.model_type})"
+    _check_kind(name, config)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UnsupportedModel(f"{name} is no causal language model: {_CHOOSE}.")
     return config
+
+
+def _check_kind(name: str, config: PreTrainedConfig) -> None:
+    """Raise UnsupportedModel if the model `name` with this config isn't decoder-only."""
+    if config.is_encoder_decoder:
+        raise UnsupportedModel(f"{name} is an encoder-decoder: {_CHOOSE}.")
+    if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
+        raise UnsupportedModel(f"{name} is an encoder, it reads both ways: {_CHOOSE}.")
 
 
 _CHOOSE = "choose a decoder-only language model"

@@ -226,23 +226,21 @@ class _Affine(Tap):
     ) -> torch.Tensor | None:
         if scale is None and offset is None:
             return None
-        # Some architectures flatten [batch, length] before their MLP.
-        self._check_rows(x.shape[0], exactly=x.ndim == 3)
-        y = _affine(x.reshape(self._rows, -1, x.shape[-1]), scale, offset)
-        return None if y is None else y.reshape(x.shape)
+        self._check_rows(len(x))
+        return _affine(x, scale, offset)
 
     def _routed(self, stack: torch.Tensor | None, site: Site) -> torch.Tensor | None:
         """Each routed row's own numbers, [rows, neurons of one expert]."""
         if stack is None or site.tokens is None:
             return None
-        self._check_rows(site.total, exactly=False)
-        row = site.tokens // (site.total // self._rows)
+        texts, length = site.batch
+        self._check_rows(texts)
         by_expert = stack[:, 0, site.neurons].unflatten(-1, (site.num_experts, -1))
-        return by_expert[row, site.experts]
+        text = torch.zeros_like(site.tokens) if self._everywhere else site.tokens // length
+        return by_expert[text, site.experts]
 
-    def _check_rows(self, rows: int, exactly: bool) -> None:
-        fits = rows == self._rows if exactly else rows % self._rows == 0
-        if not (fits or self._everywhere):
+    def _check_rows(self, rows: int) -> None:
+        if not self._everywhere and rows != self._rows:
             raise ClasError(
                 f"There are {self._rows} plans for a batch of {rows} rows: "
                 "give one plan for all rows, or one for each."

@@ -154,6 +154,24 @@ def test_a_plan_does_what_changed_weights_do(family) -> None:
     torch.testing.assert_close(rows[2], logits(lm, plan * 0.5)[2], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "qwen2_moe", "gpt_oss"])
+def test_gradients_are_those_of_changed_weights(family) -> None:
+    lm = load(tiny_model(family), make_tokenizer())
+    plan, twin = random_plan(lm, "scale", "bias", "shift"), tiny_model(family).eval()
+    if family in ROUTED:
+        twin.set_experts_implementation("batched_mm")
+    steer_by_hand(twin, plan)
+    with steered(lm, plan):
+        found = lm.model(**lm.encode(TEXTS).inputs).logits
+    expected = twin(**lm.encode(TEXTS).inputs).logits
+    for outputs in (found, expected):  # outside of the context, as a training loop may
+        outputs.square().mean().backward()
+    for name, parameter in lm.model.named_parameters():
+        changed = twin.get_parameter(name)
+        if torch.equal(parameter, changed):  # not the down-projections that took up the scale
+            torch.testing.assert_close(parameter.grad, changed.grad, rtol=1e-3, atol=1e-5)
+
+
 @families
 def test_statistics_are_of_the_gate_and_the_tokens_that_get_there(family, monkeypatch) -> None:
     """Against what the activation functions themselves were given, token by token."""
