@@ -5,7 +5,10 @@ repeng hooks it in (`ControlVector.export_gguf`, `ControlModel.set_control`), an
 (`common_control_vector_load`, `build_cvec` at the end of each layer), which has no place for layer
 0. In a plan that is a layer's shift.
 
-A reader of our own, because it bounds every length by the size of the file.
+Written by the package `gguf`; read by a reader of our own, because files come from strangers too.
+gguf's builds Python objects for every number of an array: 4 MB of one take it over a minute and
+600 MB of memory, and an offset beyond 64 bits wraps round to other bytes. Here every length is
+bounded by the size of the file before it is used, and arrays are passed over.
 """
 
 from __future__ import annotations
@@ -15,8 +18,8 @@ import struct
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from gguf import GGUFWriter
 
 from ..errors import ClasError
 from ..paths import replacing
@@ -24,11 +27,16 @@ from .plan import LayerPlan, SteeringPlan
 
 _ARCHITECTURE = "controlvector"
 _BYTES = 64 * 2**20  # of a file
-_ALIGNMENT = 32
-_UINT32, _STRING, _ARRAY = 4, 8, 9
+_ALIGNMENT = 32  # where a file doesn't say
+_STRING, _ARRAY = 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q"}
 _SCALARS[12] = "d"
-_FLOATS = {0: "<f4", 1: "<f2", 28: "<f8"}  # of a tensor: F32, F16, F64
+_FLOATS = {  # of a tensor
+    0: torch.float32,
+    1: torch.float16,
+    28: torch.float64,
+    30: torch.bfloat16,
+}
 
 
 def read_control_vector(path: str | Path, strength: float = 1.0) -> SteeringPlan:
@@ -74,9 +82,16 @@ def write_control_vector(plan: SteeringPlan, path: str | Path, model_type: str) 
         raise ClasError(
             "A control vector has no place for layer 0, the first: shift after a later one."
         )
-    data = _write({i: shift.numpy() for i, shift in shifts.items()}, model_type)
     with replacing(path) as scratch:
-        scratch.write_bytes(data)
+        writer = GGUFWriter(scratch, _ARCHITECTURE)
+        writer.add_string(f"{_ARCHITECTURE}.model_hint", model_type)
+        writer.add_uint32(f"{_ARCHITECTURE}.layer_count", len(shifts))
+        for layer, shift in shifts.items():
+            writer.add_tensor(f"direction.{layer}", shift.numpy())
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
 
 
 class _Broken(Exception):
@@ -136,7 +151,7 @@ def _read(data: bytes) -> dict[int, torch.Tensor]:
     architecture = metadata.get("general.architecture", _ARCHITECTURE)
     if architecture != _ARCHITECTURE:
         raise _Broken(f"it holds a {architecture!r}")
-    found: dict[int, tuple[int, str, int]] = {}
+    found: dict[int, tuple[int, torch.dtype, int]] = {}  # by layer: size, type, offset
     for _ in range(num_tensors):
         name = cursor.text()
         dims = [cursor.number("Q") for _ in range(cursor.number("I"))]
@@ -144,7 +159,7 @@ def _read(data: bytes) -> dict[int, torch.Tensor]:
         match = re.fullmatch(r"direction\.([0-9]{1,6})", name)
         if match is None or len(dims) != 1 or kind not in _FLOATS or int(match[1]) in found:
             raise _Broken(
-                f"its tensor {name!r} isn't one direction of a layer in 16, 32 or 64-bit floats"
+                f"its tensor {name!r} isn't one direction of a layer in floats, unquantised"
             )
         found[int(match[1])] = (dims[0], _FLOATS[kind], offset)
     if len({size for size, _, _ in found.values()}) != 1:
@@ -152,37 +167,12 @@ def _read(data: bytes) -> dict[int, torch.Tensor]:
     alignment = metadata.get("general.alignment", _ALIGNMENT)
     if not isinstance(alignment, int) or alignment < 1:
         raise _Broken(f"its alignment is {alignment!r}")
-    if sum(size * np.dtype(code).itemsize for size, code, _ in found.values()) > len(data):
+    if sum(size * dtype.itemsize for size, dtype, _ in found.values()) > len(data):
         raise _Broken("it ends too early")
     start = -(-cursor.at // alignment) * alignment
     directions = {}
-    for layer, (size, code, offset) in found.items():
+    for layer, (size, dtype, offset) in found.items():
         cursor.at = start + offset
-        numbers = np.frombuffer(cursor.take(size * np.dtype(code).itemsize), code)
-        directions[layer] = torch.from_numpy(numbers.astype(np.float32))
+        numbers = bytearray(cursor.take(size * dtype.itemsize))
+        directions[layer] = torch.frombuffer(numbers, dtype=dtype).float()
     return directions
-
-
-def _write(directions: dict[int, np.ndarray], model_type: str) -> bytes:
-    header = b"GGUF" + struct.pack("<IQQ", 3, len(directions), 3)
-    for key, value in (
-        ("general.architecture", _ARCHITECTURE),
-        (f"{_ARCHITECTURE}.model_hint", model_type),
-    ):
-        header += _text(key) + struct.pack("<I", _STRING) + _text(value)
-    count = struct.pack("<II", _UINT32, len(directions))
-    header += _text(f"{_ARCHITECTURE}.layer_count") + count
-    body = b""
-    for layer, vector in directions.items():
-        header += _text(f"direction.{layer}") + struct.pack("<IQIQ", 1, len(vector), 0, len(body))
-        body += _padded(vector.astype("<f4").tobytes())
-    return _padded(header) + body
-
-
-def _text(text: str) -> bytes:
-    encoded = text.encode()
-    return struct.pack("<Q", len(encoded)) + encoded
-
-
-def _padded(data: bytes) -> bytes:
-    return data + bytes(-len(data) % _ALIGNMENT)

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import contextlib
 import struct
+import tracemalloc
 
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -50,12 +52,22 @@ def test_reads_a_file_made_by_hand(tmp_path) -> None:
         read_control_vector(path, float("inf"))
 
 
+def test_bfloat16_is_read(tmp_path) -> None:
+    numbers = torch.tensor([1.5, -2.0, 0.2578125], dtype=torch.bfloat16)
+    info = text("direction.2") + struct.pack("<IQIQ", 1, 3, 30, 0)
+    head = b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + KEYS + info
+    data = numbers.view(torch.int16).numpy().tobytes()
+    (tmp_path / "a.gguf").write_bytes(head + bytes(-len(head) % 32) + data)
+    plan = read_control_vector(tmp_path / "a.gguf")
+    assert plan.layers[2].shift.tolist() == numbers.tolist()
+
+
 vectors = st.lists(
     st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=5, max_size=5
 )
 
 
-@settings(deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.dictionaries(st.integers(1, 200), vectors.filter(any), min_size=1, max_size=5))
 def test_round_trips_keep_every_bit(tmp_path_factory, layers) -> None:
     path = tmp_path_factory.mktemp("gguf") / "vector.gguf"
@@ -96,7 +108,6 @@ def test_a_direction_acts_on_the_output_of_the_block_of_its_number(any_lm, tmp_p
 
 
 def test_repengs_files_are_read(tmp_path) -> None:
-    gguf = pytest.importorskip("gguf")
     path, rng = tmp_path / "repeng.gguf", np.random.default_rng(0)
     directions = {layer: rng.normal(size=7).astype(np.float32) for layer in (3, 2, 1)}
     directions[4] = rng.normal(size=7).astype(np.float16)
@@ -119,7 +130,6 @@ def test_repengs_files_are_read(tmp_path) -> None:
 
 
 def test_repeng_reads_our_files(tmp_path) -> None:
-    gguf = pytest.importorskip("gguf")
     plan, path = random_plan((1, 2, 30)), tmp_path / "ours.gguf"
     write_control_vector(plan, path, "llama")
     reader = gguf.GGUFReader(path)
@@ -205,6 +215,7 @@ def array(kind: int, count: int) -> bytes:
         # A few bytes that claim very much
         (made_of(array(0, 2**60)), "ends too early"),
         (made_of(array(8, 2**60)), "ends too early"),
+        (made_of(array(9, 2**60)), "array of unknown type 9"),
         (made_of(num_infos=2**60), "ends too early|isn't one"),
         (made_of(infos=text("direction.2") + struct.pack("<IQIQ", 1, 2**60, 0, 0)), "too early"),
         (made_of(infos=text("direction.2") + struct.pack("<IQIQ", 1, 3, 0, 2**63)), "too early"),
@@ -214,6 +225,18 @@ def test_other_files_are_refused_at_once(content, message, tmp_path) -> None:
     (tmp_path / "other.gguf").write_bytes(content)
     with pytest.raises(ClasError, match=message):
         read_control_vector(tmp_path / "other.gguf")
+
+
+def test_a_long_array_is_passed_over(tmp_path) -> None:
+    """Millions of numbers in the metadata cost no object each."""
+    count = 2**22
+    keys = array(0, count).replace(b"alignment", b"something") + bytes(count)
+    (tmp_path / "long.gguf").write_bytes(made_of(keys))
+    tracemalloc.start()
+    assert list(read_control_vector(tmp_path / "long.gguf").layers) == [2]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * count
 
 
 def test_directions_that_share_bytes_fill_no_memory(tmp_path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tomlkit  # reads TOML on Python 3.10 too; comes with gradio
+import tomlkit  # reads TOML on Python 3.10 too
 from tomlkit.exceptions import ParseError
 
 from ...errors import ClasError
