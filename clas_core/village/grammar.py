@@ -44,7 +44,7 @@ class GrammarError(ClasError):
 
 
 @dataclass(frozen=True)
-class Answer:
+class Told:
     """The answer to a question: a whole sentence, and the asked-for words in it."""
 
     text: str
@@ -149,13 +149,13 @@ class Grammar:
         asks = self.questions[question.kind]["ask"]
         return self.fill(asks[wording % len(asks)], question.fillers)
 
-    def answer(self, question: Question) -> Answer:
+    def answer(self, question: Question) -> Told:
         """The full-sentence answer and the asked-for words in it."""
         marked = self.fill(self.questions[question.kind]["answer"], question.fillers)
         asked = re.search(r"\[(.*?)\]", marked)
         if asked is None:
             raise GrammarError(f"{self.code}: the answer of {question.kind} marks no [words]")
-        return Answer(marked.replace("[", "").replace("]", ""), asked[1])
+        return Told(marked.replace("[", "").replace("]", ""), asked[1])
 
     def verdict_prompt(self, statement: str) -> str:
         """What asks for the verdict on `statement`."""
