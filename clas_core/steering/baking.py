@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..errors import ClasError
 from ..model.architecture import MLP, Experts, LanguageModel
@@ -132,8 +132,7 @@ def _skeleton(lm: LanguageModel, needs_bias: bool) -> PreTrainedModel:
         if option is None:
             raise _no_bias(lm)
         setattr(text, option, True)
-    with torch.device("meta"):
-        skeleton = type(lm.model)(config)
+    skeleton = _empty(lm, config)
     skeleton.to(lm.dtype)  # type: ignore[arg-type]  # torch's stubs see a wrapper
     skeleton.generation_config = copy.deepcopy(lm.model.generation_config)
     added = skeleton.state_dict().keys() - lm.model.state_dict().keys()
@@ -147,6 +146,22 @@ def _check_weights(lm: LanguageModel) -> None:
         raise ClasError(f"{lm.name} is quantised: load it unquantised to bake a plan into it.")
     if any(parameter.is_meta for parameter in lm.model.parameters()):
         raise ClasError(f"Parts of {lm.name} are offloaded: load it whole to bake a plan into it.")
+    if any(type(parameter) is not torch.nn.Parameter for parameter in lm.model.parameters()):
+        raise ClasError(
+            f"{lm.name} has weights that aren't plain tensors, so quantised or spread ones: load "
+            "it unquantised and in one place to bake a plan into it."
+        )
+    if lm.model.state_dict().keys() != _empty(lm, lm.model.config).state_dict().keys():
+        raise ClasError(
+            f"{lm.name} has other weights than its config describes, so it can't be baked: if it "
+            "has an adapter, merge that first (merge_and_unload), and load the result."
+        )
+
+
+def _empty(lm: LanguageModel, config: PreTrainedConfig) -> PreTrainedModel:
+    """A model of the same class, without weights."""
+    with torch.device("meta"):
+        return type(lm.model)(copy.deepcopy(config))
 
 
 def _check_shifts_can_be_biases(lm: LanguageModel, layers: list[int]) -> None:

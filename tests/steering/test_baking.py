@@ -152,3 +152,40 @@ def test_a_failure_half_way_leaves_nothing(tiny_lm, tmp_path, monkeypatch) -> No
     with pytest.raises(OSError, match="disk full"):
         bake(tiny_lm, plan_with("scale"), tmp_path / "baked")
     assert not list(tmp_path.iterdir())
+
+
+class Packed(torch.nn.Parameter):
+    """Stands for a quantised weight, which is a tensor of its own kind."""
+
+
+def test_weights_that_are_no_plain_tensors_are_refused(tokenizer, tmp_path) -> None:
+    lm = load(tiny_llama_model(), tokenizer)
+    down = lm.mlps[0].down
+    down.weight = Packed(down.weight.data)
+    with pytest.raises(ClasError, match="aren't plain tensors, so quantised"):
+        bake(lm, plan_with("scale"), tmp_path / "baked")
+    assert not list(tmp_path.iterdir())
+
+
+def test_int8_weights_quantised_in_place_are_refused(tokenizer, tmp_path, tiny_corpus) -> None:
+    quantization = pytest.importorskip("torchao.quantization")
+    lm = load(tiny_llama_model(), tokenizer)
+    exact = hook_logits(lm, plan_with("scale"))
+    quantization.quantize_(lm.model, quantization.Int8WeightOnlyConfig())
+    found = hook_logits(lm, plan_with("scale"))
+    assert 0 < (found - exact).norm() < 0.1 * exact.norm()
+    with pytest.raises(ClasError, match="aren't plain tensors, so quantised"):
+        bake(lm, plan_with("scale"), tmp_path / "baked")
+
+
+def test_an_adapter_is_merged_first(tokenizer, tmp_path) -> None:
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(target_modules=["down_proj", "q_proj"], init_lora_weights=False)
+    model = peft.get_peft_model(tiny_llama_model(), config)
+    lm, plan = load(model, tokenizer), plan_with("scale", "bias", "shift")
+    with pytest.raises(ClasError, match="merge that first"):
+        bake(lm, plan, tmp_path / "baked")
+    steered_logits = hook_logits(lm, plan)
+    merged = load(model.merge_and_unload(), tokenizer)
+    baked = reload_logits(bake(merged, plan, tmp_path / "baked"), merged)
+    torch.testing.assert_close(baked, steered_logits, rtol=1e-4, atol=1e-4)
