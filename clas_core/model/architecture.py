@@ -6,7 +6,7 @@ the input of the MLP's down-projection (Tang et al., arXiv 2402.16438).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -77,10 +77,12 @@ class Experts:
 
     @property
     def neurons(self) -> int:
+        """How many there are in all experts."""
         return self.experts * self.per_expert
 
     @property
     def gated(self) -> bool:
+        """Whether there is a gate, whose sign says what is open; else `h` itself is read."""
         return bool(self.module.has_gate)
 
     @property
@@ -133,14 +135,17 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
+        """Where inputs belong."""
         return self.model.device
 
     @property
     def dtype(self) -> torch.dtype:
+        """The type of the weights and the residual stream."""
         return self.model.dtype
 
     @property
     def num_layers(self) -> int:
+        """The number of decoder layers."""
         return len(self.blocks)
 
     @cached_property
@@ -158,14 +163,20 @@ class LanguageModel:
 
     @property
     def hidden_size(self) -> int:
+        """The width of the residual stream."""
         return self.model.config.get_text_config().hidden_size
 
     @cached_property
     def pad_id(self) -> int:
         """What fills short rows; masked out, so any token does where none is defined."""
-        tokenizer = self.tokenizer
-        candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
-        return next(token for token in candidates if token is not None)
+        candidates = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
+        return next(id for id in candidates if id is not None and id < self.vocabulary)
+
+    @cached_property
+    def vocabulary(self) -> int:
+        """How many tokens the model has embeddings of."""
+        embedding: Any = self.model.get_input_embeddings()
+        return embedding.weight.shape[0]
 
     @cached_property
     def special_ids(self) -> frozenset[int]:
@@ -178,7 +189,7 @@ class LanguageModel:
         """Tokenize `texts` with the special tokens that the tokenizer adds, and pad them.
 
         Padded here, not by the tokenizer, whose padding state is shared between threads.
-        Raises ClasError if there is no text or one has no tokens.
+        Raises ClasError if there is no text, or one has no tokens or one that the model lacks.
         """
         if padding_side not in ("left", "right"):
             raise ClasError(f"Padding side must be 'left' or 'right', not {padding_side!r}.")
@@ -197,7 +208,9 @@ class LanguageModel:
         self, rows: Sequence[Sequence[int]], side: str = "left"
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids and mask (1 at text) of tokenised `rows`, both [rows, longest] int64 on the
-        model's device, padded at the "left" or the "right"."""
+        model's device, padded at the "left" or the "right". Raises ClasError for a token that the
+        model has no embedding of."""
+        self.check_tokens(token for row in rows for token in row)
         shape = (len(rows), max(map(len, rows)))
         ids = torch.full(shape, self.pad_id, dtype=torch.long)
         mask = torch.zeros(shape, dtype=torch.long)
@@ -206,6 +219,17 @@ class LanguageModel:
             ids[number, place] = torch.tensor(row, dtype=torch.long)
             mask[number, place] = 1
         return ids.to(self.device), mask.to(self.device)
+
+    def check_tokens(self, token_ids: Iterable[int]) -> None:
+        """Raise ClasError if one of these tokens has no embedding in the model."""
+        last = max(token_ids, default=0)
+        if last >= self.vocabulary:
+            token = self.tokenizer.convert_ids_to_tokens(last)
+            raise ClasError(
+                f"The tokenizer writes {token!r} as {last}, but {self.name} has embeddings of "
+                f"{self.vocabulary} tokens: give the tokenizer that belongs to it, or call "
+                "resize_token_embeddings(len(tokenizer)) on the model."
+            )
 
 
 def find_mlps(model: PreTrainedModel) -> tuple[tuple[nn.Module, ...], tuple[MLP | Experts, ...]]:

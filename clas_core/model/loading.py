@@ -55,8 +55,8 @@ def load(
 
     `model` is "village" (the embedded model), a local directory, a hub id, or a model already in
     memory together with its `tokenizer`: transformers' own, or what PEFT or `torch.compile` made
-    of one. A hub model is read at one commit, which becomes the
-    `revision` of the result; what is on this machine already needs no network.
+    of one. A hub model is read at one commit, which becomes the `revision` of the result; what is
+    on this machine already needs no network.
 
     `dtype` None or "auto" means float32 on the CPU, and elsewhere or if quantised the checkpoint's
     own. `device` None means CUDA where there is one. `device_map` ("auto", or module names to
@@ -109,20 +109,21 @@ def _unwrap(model: nn.Module) -> PreTrainedModel:
 
     Adapters that are modules of it stay where they are. Raises ClasError for anything else.
     """
-    while hasattr(model, "_orig_mod"):  # torch.compile
-        model = model._orig_mod
-    if hasattr(model, "get_base_model"):  # PEFT
-        if getattr(model.active_peft_config, "is_prompt_learning", False):
+    found: Any = model
+    while hasattr(found, "_orig_mod"):  # torch.compile
+        found = found._orig_mod
+    if hasattr(found, "get_base_model"):  # PEFT
+        if getattr(found.active_peft_config, "is_prompt_learning", False):
             raise UnsupportedModel(
                 "This adapter is a learned prompt, which stands before every text and isn't read "
                 "here: choose a model without, or one with an adapter in its layers, as LoRA is."
             )
-        model = model.get_base_model()
-    if not isinstance(model, PreTrainedModel):
+        found = found.get_base_model()
+    if not isinstance(found, PreTrainedModel):
         raise UnsupportedModel(
-            f"A {type(model).__name__} is no PreTrainedModel of transformers: load that."
+            f"{type(found).__name__} is no PreTrainedModel of transformers: load one of those."
         )
-    return model
+    return found
 
 
 class _Offloaded(LanguageModel):
@@ -205,7 +206,21 @@ def read_config(source: Source) -> PreTrainedConfig:
     _check_kind(name, config)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UnsupportedModel(f"{name} is no causal language model: {_CHOOSE}.")
+    _check_layers(name, config)
     return config
+
+
+def _check_layers(name: str, config: PreTrainedConfig) -> None:
+    """Raise ClasError for more layers than any model has: making them takes hours, with a lock."""
+    for part in (config, *(getattr(config, key, None) for key in type(config).sub_configs)):
+        layers = getattr(part, "num_hidden_layers", 0)
+        if isinstance(layers, int) and layers > _MOST_LAYERS:
+            raise ClasError(
+                f"{name} claims {layers:,} layers, more than any model's: check its config.json."
+            )
+
+
+_MOST_LAYERS = 1000
 
 
 def _check_kind(name: str, config: PreTrainedConfig) -> None:
@@ -297,6 +312,9 @@ def _refusing(source: Source) -> Iterator[None]:
         LookupError,
         ImportError,
         RuntimeError,
+        ArithmeticError,  # a size of 0, as of AttributeError and AssertionError other bad values
+        AttributeError,
+        AssertionError,
         HTTPError,
         SafetensorError,
         StrictDataclassError,
@@ -327,6 +345,8 @@ def _reason(source: Source, error: Exception) -> str:
         return f"{source.path} needs a package: pip install {needed[1]!r}."
     if isinstance(error, torch.OutOfMemoryError):
         return f"{source.path} doesn't fit in the GPU's memory: give device_map='auto', or the CPU."
+    if isinstance(error, ArithmeticError | AttributeError | AssertionError):
+        return f"The config.json of {source.path} describes no model ({text}): check its numbers."
     return f"Can't load {source.path}: {text or type(error).__name__}"
 
 

@@ -58,8 +58,8 @@ def render(lm: LanguageModel, text: str, *, chat: str = "auto", system: str = ""
     An answer ends where the model's texts do; if the template ends it with none of those tokens,
     then also at the first one that it does put there.
 
-    Raises ClasError for an empty text, for a system prompt that would not be read, and if the
-    template is missing, fails or leaves the text out.
+    Raises ClasError for an empty text, for tokens that the model lacks, for a system prompt that
+    would not be read, and if the template is missing, fails or leaves the text out.
     """
     if chat not in CHAT:
         raise ClasError(f"chat must be one of {', '.join(CHAT)}, not {chat!r}.")
@@ -81,6 +81,7 @@ def render(lm: LanguageModel, text: str, *, chat: str = "auto", system: str = ""
         ids = lm.tokenizer(text)["input_ids"]
     if not ids:
         raise ClasError("The prompt has no tokens in this model: write at least one word.")
+    lm.check_tokens(ids)
     ends = end_ids(lm)
     if templated and (marks := _marks_behind_answer(lm)) and ends.isdisjoint(marks):
         ends |= {marks[0]}

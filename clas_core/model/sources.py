@@ -55,6 +55,7 @@ class Source:
 
     @property
     def weight_bytes(self) -> int:
+        """The size of all weights."""
         return sum(self.files[name] for name in self.weights)
 
     @property

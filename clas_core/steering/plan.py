@@ -58,6 +58,7 @@ class LayerPlan:
 
     @property
     def is_identity(self) -> bool:
+        """Whether it changes nothing: every scale 1, every bias and shift 0."""
         return (
             (self.scale is None or bool((self.scale == 1).all()))
             and (self.bias is None or not self.bias.any())
@@ -104,6 +105,7 @@ class SteeringPlan:
 
     @property
     def is_identity(self) -> bool:
+        """Whether it changes nothing in any layer."""
         return all(layer.is_identity for layer in self.layers.values())
 
     def __mul__(self, strength: float) -> SteeringPlan:
@@ -180,7 +182,12 @@ def steered(
     other, the outer one first. Never put this round a `yield`: a generator may be resumed in
     another context.
 
-    Raises ClasError if a plan doesn't fit the model, or if a batch has other than `len(plan)` rows.
+    Gradients are those of the steered model, also if taken outside. What `torch.compile` made runs
+    as it was before: steered, and as slow.
+
+    Raises ClasError if a plan doesn't fit the model, or if modules of it were replaced since it was
+    loaded; a forward raises it if the batch has other than `len(plan)` rows, or under gradient
+    checkpointing, which would compute layers again outside.
     """
     everywhere = plan is None or isinstance(plan, SteeringPlan)
     plans: tuple[SteeringPlan | None, ...]

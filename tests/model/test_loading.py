@@ -11,12 +11,20 @@ import torch
 from fake_hub import COMMIT, serving
 from safetensors.torch import save_file
 from tiny import LLAMA_LIKE, TOKENS, make_tokenizer, tiny_llama_model, tiny_model
-from transformers import BertConfig, LlamaConfig, PreTrainedModel, T5Config
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    LlamaConfig,
+    PreTrainedModel,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from clas_core.atlas.atlas import Atlas
 from clas_core.errors import ClasError
-from clas_core.model.architecture import LanguageModel
+from clas_core.model.architecture import LanguageModel, UnsupportedModel
 from clas_core.model.loading import build_empty, choose_dtype, load, read_config
+from clas_core.model.prompts import render
 from clas_core.model.sources import find_source
 from clas_core.running.generation import generate
 from clas_core.running.states import hidden_states
@@ -347,6 +355,71 @@ def test_in_memory_models_take_no_options(tiny_lm, tokenizer) -> None:
     for option in ({"device_map": "auto"}, {"revision": "main"}, {"device": "cpu"}):
         with pytest.raises(ClasError, match="this model is loaded"):
             load(tiny_lm.model, tokenizer, **option)
+
+
+def test_models_in_memory_must_be_causal(tokenizer) -> None:
+    sizes = {"num_attention_heads": 4, "intermediate_size": 64, "vocab_size": 400}
+    bert = BertConfig(hidden_size=32, num_hidden_layers=2, **sizes)
+    t5 = T5Config(d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, vocab_size=400)
+    for model, message in (
+        (T5ForConditionalGeneration(t5), "T5ForConditionalGeneration is an encoder-decoder"),
+        (BertForMaskedLM(bert), "BertForMaskedLM is an encoder, it reads both ways"),
+        (tiny_llama_model().model, "LlamaModel has no language-model head"),
+        (torch.nn.Linear(2, 2), "Linear is no PreTrainedModel"),
+    ):
+        with pytest.raises(UnsupportedModel, match=message):
+            load(model, tokenizer)
+
+
+def test_adapters_of_peft_are_steered_and_learned_prompts_refused(tokenizer, tiny_lm) -> None:
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(target_modules=["down_proj", "gate_proj"], init_lora_weights=False)
+    model = peft.get_peft_model(tiny_llama_model(), config)
+    lm, plan = load(model, tokenizer), plan_for(tiny_lm)
+    with torch.inference_mode(), steered(lm, plan):  # through either handle
+        through_peft = model(**lm.encode(TEXTS).inputs).logits
+    assert torch.equal(through_peft, logits_of(lm, plan))
+    merged = load(model.merge_and_unload(), tokenizer)
+    torch.testing.assert_close(logits_of(merged, plan), through_peft, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ClasError, match="were replaced since it was loaded"):
+        logits_of(lm, plan)
+    prompt = peft.PromptTuningConfig(num_virtual_tokens=4, task_type="CAUSAL_LM")
+    with pytest.raises(UnsupportedModel, match="a learned prompt"):
+        load(peft.get_peft_model(tiny_llama_model(), prompt), tokenizer)
+
+
+def test_tokens_that_the_model_lacks_are_named(tmp_path) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens(["<new>"])
+    lm = load(tiny_llama_model(vocab_size=len(tokenizer) - 1), tokenizer)
+    lm.encode(TEXTS)
+    for read in (lambda text: lm.encode([text]), lambda text: render(lm, text, chat="off")):
+        with pytest.raises(ClasError, match=r"writes '<new>' as \d+, but .* resize_token_emb"):
+            read("The cat <new>")
+    tokenizer.add_special_tokens({"pad_token": "<fill>"})  # what only pads does no harm
+    lm = load(tiny_llama_model(vocab_size=len(tokenizer) - 2), tokenizer)
+    assert lm.pad_id == tokenizer.eos_token_id
+    logits_of(lm)
+
+
+@pytest.mark.parametrize(
+    ("family", "change", "message"),
+    [
+        ("llama", {"num_attention_heads": 0}, "describes no model .*check its numbers"),
+        ("llama", {"num_key_value_heads": 0}, "describes no model .*check its numbers"),
+        ("gpt2", {"n_head": 0}, "describes no model .*check its numbers"),
+        ("llama", {"pad_token_id": 10**9}, "describes no model .*check its numbers"),
+        ("gpt2", {"dtype": "x"}, "describes no model .*check its numbers"),
+        ("llama", {"num_hidden_layers": 10**5}, "claims 100,000 layers"),
+        ("gpt2", {"n_layer": 10**5}, "claims 100,000 layers"),
+        ("llama", {"hidden_size": "wide"}, "Can't load"),
+    ],
+)
+def test_a_config_of_no_model_is_refused_at_once(family, change, message, tmp_path) -> None:
+    folder = folder_of({**tiny_model(family).config.to_dict(), **change}, tmp_path)
+    source = find_source(folder)
+    with pytest.raises(ClasError, match=message):
+        build_empty(source, read_config(source))
 
 
 # The hub
