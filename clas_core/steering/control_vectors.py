@@ -86,8 +86,8 @@ def write_control_vector(plan: SteeringPlan, path: str | Path, model_type: str) 
         writer = GGUFWriter(scratch, _ARCHITECTURE)
         writer.add_string(f"{_ARCHITECTURE}.model_hint", model_type)
         writer.add_uint32(f"{_ARCHITECTURE}.layer_count", len(shifts))
-        for layer, shift in shifts.items():
-            writer.add_tensor(f"direction.{layer}", shift.numpy())
+        for index, shift in shifts.items():
+            writer.add_tensor(f"direction.{index}", shift.numpy())
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -162,8 +162,9 @@ def _read(data: bytes) -> dict[int, torch.Tensor]:
                 f"its tensor {name!r} isn't one direction of a layer in floats, unquantised"
             )
         found[int(match[1])] = (dims[0], _FLOATS[kind], offset)
-    if len({size for size, _, _ in found.values()}) != 1:
-        raise _Broken("its directions are none, or of different lengths")
+    sizes = {size for size, _, _ in found.values()}
+    if len(sizes) != 1 or 0 in sizes:
+        raise _Broken("its directions are none, empty, or of different lengths")
     alignment = metadata.get("general.alignment", _ALIGNMENT)
     if not isinstance(alignment, int) or alignment < 1:
         raise _Broken(f"its alignment is {alignment!r}")

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import io
 import pickle
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -204,6 +205,7 @@ def test_an_unsteered_model_compiles_to_one_graph(lm) -> None:
         assert torch.equal(call(**batch).logits, bare)
 
 
+@slow
 def test_a_compiled_function_can_not_steer(lm) -> None:
     torch.compiler.reset()
     plan = plan_for(lm)
@@ -216,6 +218,31 @@ def test_a_compiled_function_can_not_steer(lm) -> None:
     with pytest.raises(ClasError, match="compile the model alone"), torch.no_grad():
         both(lm.encode(TEXTS[:1]).input_ids)
     assert torch.equal(logits(lm, plan), logits(lm, plan, compiled(lm.model)))
+
+
+@slow
+def test_two_threads_that_overlap_both_steer_compiled_code(lm) -> None:
+    """The one that began first ends first, and takes nothing from the other."""
+    torch.compiler.reset()
+    plan, call = plan_for(lm), compiled(lm.model)
+    bare, moved = logits(lm, None, call), logits(lm, plan)
+    began, go_on, found = threading.Event(), threading.Event(), []
+
+    def visit() -> None:
+        with torch.no_grad(), steered(lm, plan):
+            began.set()
+            go_on.wait()
+            found.append(call(**lm.encode(TEXTS).inputs).logits)
+
+    thread = threading.Thread(target=visit)
+    with steered(lm, plan):
+        thread.start()
+        began.wait()
+    torch.testing.assert_close(logits(lm, None, call), bare)
+    go_on.set()
+    thread.join()
+    assert torch.equal(found[0], moved)
+    torch.testing.assert_close(logits(lm, None, call), bare)
 
 
 # Hidden states that transformers collects
@@ -261,6 +288,17 @@ def test_plans_that_do_not_fit_the_batch_are_refused(family) -> None:
                     lm.model(input_ids=ids)
             else:
                 lm.model(input_ids=ids)
+
+
+@pytest.mark.parametrize("family", ["opt", "gpt2", "qwen2_moe", "gpt_oss"])
+def test_rows_in_bfloat16_keep_every_bit(family) -> None:
+    lm = load(tiny_model(family).to(torch.bfloat16), make_tokenizer())
+    bare, plan = logits(lm), plan_for(lm)
+    rows = logits(lm, [None, plan, None])
+    assert rows.dtype == torch.bfloat16
+    assert torch.equal(rows[[0, 2]].view(torch.int16), bare[[0, 2]].view(torch.int16))
+    torch.testing.assert_close(rows[1], logits(lm, plan)[1], rtol=0.05, atol=0.05)
+    assert (rows[1] - bare[1]).norm() > 0.05 * bare[1].norm()
 
 
 @pytest.mark.parametrize("family", ["opt", "llama", "qwen2_moe", "deepseek_v3"])

@@ -202,6 +202,7 @@ def array(kind: int, count: int) -> bytes:
         (made_of(infos=text("direction.2") + struct.pack("<IQIQ", 1, 32, 8, 0)), "isn't one"),
         (made_of(infos=INFO * 2, num_infos=2), "isn't one"),
         (made_of(infos=b"", num_infos=0), "directions are none"),
+        (made_of(infos=text("direction.2") + struct.pack("<IQIQ", 1, 0, 0, 0)), "are none, empty"),
         (
             made_of(
                 infos=INFO + text("direction.3") + struct.pack("<IQIQ", 1, 4, 0, 0), num_infos=2
