@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedConfig
 
 from ..errors import ClasError
-from ..model.architecture import Experts, LanguageModel
+from ..model.architecture import Experts, LanguageModel, context_of
 from ..model.taps import Site, Tap, tapped
 from ..text.corpus import ParallelCorpus
 from .fingerprint import fingerprint
@@ -143,13 +142,6 @@ class Sums(Tap):
         content = self._content.to(x.device)
         by_text = content[:, None] @ x.reshape(*content.shape, -1)  # [texts, 1, units]
         return by_text.sum((0, 1), dtype=torch.float64)
-
-
-def context_of(config: PreTrainedConfig) -> int | None:
-    """The tokens that a model of this config was made to read; None if it doesn't say."""
-    text = config.get_text_config()
-    names = ("max_position_embeddings", "max_seq_len")
-    return next((getattr(text, name) for name in names if getattr(text, name, None)), None)
 
 
 @torch.no_grad()

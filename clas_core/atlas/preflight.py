@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ..errors import ClasError
-from ..model.architecture import Experts, find_mlps
+from ..model.architecture import Experts, context_of, find_mlps
 from ..model.loading import (
     Device,
     build_empty,
@@ -27,12 +27,11 @@ from ..model.machine import free_memory, multiply_rate
 from ..model.sources import find_source
 from ..text.corpus import ParallelCorpus
 from ..text.languages import get_language
-from .measuring import batches_of, context_of
+from .measuring import batches_of
 
 BATCH = 32  # sentences, as `Atlas.measure` takes them
 _TOKENS = 64  # of a sentence, where there is no corpus to count in
 _REST = 1.5  # time for all, in times for matrix products
-_MOST_LAYERS = 400  # the largest models published have about 130
 _BYTES = 1.2  # tokens a character, from where they are parts of characters
 
 
@@ -151,7 +150,6 @@ def inspect(
         config = read_config(source)
         kind = choose_dtype(config, dtype, place)
         seen = replace(seen, quantisation=quantisation(config), dtype=str(kind)[len("torch.") :])
-        _check_layers(config)
         empty = build_empty(source, config)
         seen = replace(seen, architecture=type(empty).__name__)
         body = _measure_body(empty)
@@ -185,17 +183,6 @@ def inspect(
     except ClasError as error:
         seen = replace(seen, reason=str(error))
     return seen
-
-
-def _check_layers(config: PreTrainedConfig) -> None:
-    """Raises ClasError for so many layers that describing them would hold up all other models."""
-    for part in (config, *(getattr(config, name, None) for name in config.sub_configs)):
-        layers = getattr(part, "num_hidden_layers", None)
-        if isinstance(layers, int) and layers > _MOST_LAYERS:
-            raise ClasError(
-                f"Its config says {layers:,} layers, over the {_MOST_LAYERS:,} that are read here: "
-                "choose another model."
-            )
 
 
 @dataclass(frozen=True)

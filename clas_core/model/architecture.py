@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ..errors import ClasError
@@ -230,6 +230,13 @@ class LanguageModel:
                 f"{self.vocabulary} tokens: give the tokenizer that belongs to it, or call "
                 "resize_token_embeddings(len(tokenizer)) on the model."
             )
+
+
+def context_of(config: PreTrainedConfig) -> int | None:
+    """The tokens that a model of this config was made to read; None if it doesn't say."""
+    text = config.get_text_config()
+    names = ("max_position_embeddings", "max_seq_len")
+    return next((getattr(text, name) for name in names if getattr(text, name, None)), None)
 
 
 def find_mlps(model: PreTrainedModel) -> tuple[tuple[nn.Module, ...], tuple[MLP | Experts, ...]]:

@@ -17,7 +17,7 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from ..errors import ClasError
-from ..model.architecture import LanguageModel, UnsupportedModel
+from ..model.architecture import LanguageModel, UnsupportedModel, context_of
 from ..steering.plan import SteeringPlan, steered
 
 Progress = Callable[[int, int], None]  # done, total
@@ -149,7 +149,7 @@ def in_batches(
 def check_length(lm: LanguageModel, what: str, tokens: int, new_tokens: int = 0) -> None:
     """Raise ClasError if `what`, a text of so many tokens, and as many new ones as are to follow it
     are more than the model was made to read; nothing where its config doesn't say."""
-    limit = getattr(lm.model.config.get_text_config(), "max_position_embeddings", None)
+    limit = context_of(lm.model.config)
     if limit is None or tokens + new_tokens <= limit:
         return
     room = limit - new_tokens

@@ -53,7 +53,7 @@ def hidden_states(
     """Run the model under `plan` over a corpus, or over plain texts (label "", a group each).
 
     `batch_size`: texts a forward. `progress(done, total)` counts texts. Raises ClasError for no
-    texts, and for one that is longer than the model reads.
+    texts, and for one that has more tokens than the model has positions.
     """
     texts, labels, groups = _flatten(corpus)
     pooled = torch.empty(lm.num_layers + 1, len(texts), lm.hidden_size)
@@ -125,7 +125,12 @@ class _Batch:
     encoded: Encoded  # right padded
 
     def run(self, lm: LanguageModel, plan: Plan) -> Trace:
-        return Trace(lm).run(plan, self.encoded.input_ids, self.encoded.attention_mask)
+        ids, mask = self.encoded.input_ids, self.encoded.attention_mask
+        try:
+            return Trace(lm).run(plan, ids, mask)
+        except (IndexError, RuntimeError):
+            check_length(lm, "A sentence", ids.shape[1])  # learned positions end there
+            raise
 
 
 def _flatten(
@@ -153,7 +158,6 @@ def _batches(
     done = 0
     for rows in in_batches([len(text) for text in texts], rows=batch_size):
         encoded = lm.encode([texts[row] for row in rows])
-        check_length(lm, "A sentence", encoded.input_ids.shape[1])
         yield _Batch(rows, encoded)
         done += len(rows)
         if progress:

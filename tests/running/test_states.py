@@ -91,6 +91,13 @@ def test_cache_refuses_what_it_can_not_know(tiny_lm, tiny_corpus):
         hidden_states(tiny_lm, [])
 
 
+def test_a_sentence_beyond_learned_positions_is_refused(tiny_gpt2, tiny_lm):
+    long = ["The cat sleeps in the house. " * 60]
+    with pytest.raises(ClasError, match=r"A sentence is too long: \d+ tokens exceed .* 256"):
+        hidden_states(tiny_gpt2, long)
+    assert hidden_states(tiny_lm, long).pooled.isfinite().all()  # rotary ones go on
+
+
 def test_two_threads_hear_only_themselves(tiny_lm):
     texts = [["The cat sleeps in the house."] * 3, ["Who has the book?"] * 5]
     alone = [hidden_states(tiny_lm, some).pooled for some in texts]
