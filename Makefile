@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/village
 
-.PHONY: demo test quick check bench model mini assets browser clean
+.PHONY: demo test quick check bench fuzz isolation model mini assets browser clean
 
 demo: $(VENV)/.app
 	$(BIN)/python app.py
@@ -42,6 +42,14 @@ bench: $(VENV)/.test
 	$(BIN)/python -m clas_core.studies.benches.page
 	$(BIN)/python -m clas_core.studies.benches.measuring
 	$(BIN)/python -m clas_core.studies.benches.evaluation
+
+# Bad input at everything that reads what others wrote, and the page's server: 100,000 times.
+fuzz: $(VENV)/.test
+	$(BIN)/python tests/fuzz.py
+
+# 10,000 interleaved requests of 40 visitors against what each gets alone.
+isolation: $(VENV)/.test
+	$(BIN)/python tests/isolation.py
 
 # The embedded model from its seeds: hours on two cores, minutes with a GPU; resumes when killed.
 model: $(VENV)/.app

@@ -1,0 +1,269 @@
+"""`make fuzz`: bad input by the hundred thousand, at everything that reads what others wrote.
+
+Recipes and links, parallel text in every format, published neurons and vectors, GGUF control
+vectors, atlases, plans, layouts and results; and events posted straight to the page's server. An
+input may be refused by a ClasError and by nothing else; no file appears outside its folder, no
+answer of the server holds a traceback, and memory stays flat. Seeded: `--seed 3` is the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import resource
+import sys
+import tempfile
+import time
+import traceback
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from tiny import SENTENCES
+
+from clas_core.atlas.atlas import Atlas
+from clas_core.errors import ClasError
+from clas_core.evaluation.telling.tables import from_json
+from clas_core.running.layout import Layout
+from clas_core.steering.control_vectors import read_control_vector, write_control_vector
+from clas_core.steering.plan import LayerPlan, SteeringPlan
+from clas_core.steering.published import PublishedNeurons, read_neurons, read_vectors
+from clas_core.steering.recipe import Recipe, read_recipe
+from clas_core.text.report import check_corpus
+
+Case = tuple[str, Callable[[Path], object], bytes]  # file name, what reads it, a good file
+
+_ODD_VALUES: tuple[Any, ...] = (
+    None, True, [], {}, "", "x" * 3000, -1, 0, 2**63, 10**400, 1e308, float("nan"), float("inf"),
+    "\x00", "\ud800", "<img src=x onerror=alert(1)>", "../../etc/passwd", "🧭" * 50, [[[]]],
+    {"a": {"b": {}}}, "1e999", "-0", "٣", "en\nsw", "%00", "a?b#c&d=e",
+)  # fmt: skip
+_RECIPE = json.loads(Recipe(prompt="Who sleeps?", target="sw").to_json())
+
+
+class Failures(Counter[str]):
+    """What went wrong, by kind, the first of each kind shown in full."""
+
+    def note(self, kind: str, case: str) -> None:
+        if not self[kind]:
+            print(f"\n{case}: {kind}\n{traceback.format_exc()}", file=sys.stderr)
+        self[kind] += 1
+
+
+def mutate(data: bytes, rng: random.Random) -> bytes:
+    """Some bytes changed, cut out, doubled, or replaced by numbers at the edges of their type."""
+    found = bytearray(data)
+    for _ in range(rng.randint(1, 6)):
+        place, size = rng.randrange(len(found) + 1), rng.randint(1, 16)
+        match rng.randrange(6):
+            case 0:
+                found[place : place + 1] = bytes([rng.randrange(256)])
+            case 1:
+                del found[place : place + size]
+            case 2:
+                found[place:place] = found[max(0, place - size) : place]
+            case 3:
+                edge = rng.choice((0, 1, 2**31 - 1, 2**32 - 1, 2**63 - 1, 2**64 - 1))
+                found[place : place + 8] = edge.to_bytes(8, "little")
+            case 4:
+                found[place:place] = rng.choice((b"\x00", b"\xff\xfe", b'"', b"[" * 40, b"\t\n"))
+            case _:
+                del found[place:]
+    return bytes(found)
+
+
+def files(folder: Path) -> list[Case]:
+    """A good file of every kind that is read, to be spoilt."""
+    rows = list(zip(*SENTENCES.values()))
+    lines = ["\t".join(SENTENCES), *("\t".join(row) for row in rows)]
+    jsonl = [json.dumps(dict(zip(SENTENCES, row)), ensure_ascii=False) for row in rows]
+    plan = SteeringPlan({1: LayerPlan(torch.ones(8), None, torch.ones(4))})
+    shifts = SteeringPlan({1: LayerPlan(shift=torch.ones(4)), 2: LayerPlan(shift=torch.ones(4))})
+    sizes = (2, 2, 6)
+    atlas = Atlas(
+        ("en", "sw"), torch.rand(sizes), torch.rand(sizes),
+        residual=torch.rand(2, 2, 4), tokens=torch.tensor([5, 6]),
+    )  # fmt: skip
+    neurons = PublishedNeurons(torch.ones(2, 2, 6, dtype=torch.bool), ("en", "sw"), (6, 6))
+    write = {
+        "plan": plan.save, "atlas": atlas.save, "neurons": neurons.save,
+        "layout": Layout(torch.rand(12, 2), torch.rand(12, 4)).save,
+        "control": lambda path: write_control_vector(shifts, path, "llama"),
+        "lape": lambda path: torch.save([[torch.tensor([1, 2])] * 2] * 2, path),
+        "vectors": lambda path: torch.save({"en": torch.rand(2, 4)}, path),
+    }  # fmt: skip
+    made = {}
+    for name, save in write.items():
+        save(folder / name)
+        made[name] = (folder / name).read_bytes()
+        (folder / name).unlink()
+    comparison = {"about": {}, "anchor": "en", "differences": [], "control_wins": []}
+    return [
+        ("text.tsv", check_corpus, "\n".join(lines).encode()),
+        ("text.csv", check_corpus, "\n".join(lines).replace("\t", ",").encode()),
+        ("text.jsonl", check_corpus, "\n".join(jsonl).encode()),
+        ("text.en.txt", lambda path: check_corpus([path]), lines[1].encode()),
+        ("recipe.json", lambda path: read_recipe(str(path)), json.dumps(_RECIPE).encode()),
+        ("comparison.json", lambda path: from_json(path.read_text("utf-8", "replace")),
+         json.dumps(comparison).encode()),
+        ("a.safetensors", Atlas.load, made["atlas"]),
+        ("p.safetensors", SteeringPlan.load, made["plan"]),
+        ("l.safetensors", Layout.load, made["layout"]),
+        ("n.safetensors", PublishedNeurons.load, made["neurons"]),
+        ("c.gguf", read_control_vector, made["control"]),
+        ("lape.pth", lambda path: read_neurons(path, ("en", "sw"), 6), made["lape"]),
+        ("vectors.pt", read_vectors, made["vectors"]),
+    ]  # fmt: skip
+
+
+def spoil_files(count: int, rng: random.Random, failures: Failures) -> Counter[str]:
+    """Read `count` spoilt files; how many were refused, by kind of file."""
+    refused: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        cases = files(folder)
+        for number in range(count):
+            file, read, good = cases[number % len(cases)]
+            path = folder / file
+            path.write_bytes(mutate(good, rng))
+            _try(file, lambda read=read, path=path: read(path), failures, refused)
+            path.unlink()
+            if stray := list(folder.iterdir()):
+                failures.note(f"left {stray[0].name}", file)
+    return refused
+
+
+def spoil_recipes(count: int, rng: random.Random, failures: Failures) -> Counter[str]:
+    """Read `count` odd recipes and links; how many were refused."""
+    refused: Counter[str] = Counter()
+    link = Recipe(prompt="Who sleeps?", target="sw", layers=(1, 2)).to_query()
+    for number in range(count):
+        if number % 2:
+            data = dict(_RECIPE)
+            for _ in range(rng.randint(1, 3)):
+                data[rng.choice([*data, "unknown"])] = rng.choice(_ODD_VALUES)
+            text = json.dumps(data)
+            _try("recipe", lambda text=text: Recipe.from_json(text), failures, refused)
+        else:
+            text = mutate(link.encode(), rng).decode("utf-8", "surrogateescape")
+            _try("link", lambda text=text: Recipe.from_query(text), failures, refused)
+    return refused
+
+
+def _try(what: str, call: Callable[[], object], failures: Failures, refused: Counter[str]) -> None:
+    try:
+        call()
+    except ClasError as error:
+        refused[what] += 1
+        if "Traceback" in str(error) or not str(error).strip():
+            failures.note("refused without a sentence", what)
+    except (Exception, SystemExit) as error:
+        failures.note(f"{type(error).__name__}: {str(error)[:80]}", what)
+
+
+@contextmanager
+def served_page() -> Iterator[str]:
+    """The page on a tiny model; its address."""
+    from tiny_studio import tiny_studio
+
+    from clas_core.ui.tabs.page import build, launch_options
+
+    studio = tiny_studio()
+    demo = build(studio)
+    _, address, _ = demo.launch(
+        **{**launch_options(studio, 0), "server_port": None}, prevent_thread_lock=True, quiet=True
+    )
+    try:
+        yield address
+    finally:
+        demo.close()
+
+
+def spoil_events(count: int, rng: random.Random, failures: Failures, address: str) -> Counter[str]:
+    """Post `count` events with odd values to the server; its answers by status."""
+    config = json.loads(_get(f"{address}config"))
+    events = [(event["id"], len(event["inputs"])) for event in config["dependencies"]]
+    answers: Counter[str] = Counter()
+    for _ in range(count):
+        event, inputs = rng.choice(events)
+        sizes = (inputs, inputs, inputs, rng.randint(0, 30))
+        body = {
+            "fn_index": rng.choice((event, event, event, rng.choice(_ODD_VALUES))),
+            "data": [rng.choice(_ODD_VALUES) for _ in range(rng.choice(sizes))],
+            "session_hash": rng.choice(("fuzz", "fuzz", None, "../x", "another")),
+            "event_data": rng.choice((None, {}, {"index": 10**9}, "x")),
+        }
+        path = rng.choice(("queue/join", "queue/join", "run/predict"))
+        try:
+            status, text = _post(f"{address}gradio_api/{path}", json.dumps(body).encode())
+        except OSError as error:
+            failures.note(f"no answer: {type(error).__name__}", path)
+            continue
+        answers[str(status)] += 1
+        if "Traceback (most" in text:
+            failures.note("a traceback in an answer", path)
+    if "CLAS" not in _get(address):
+        failures.note("the page is gone", "server")
+    return answers
+
+
+def _get(address: str) -> str:
+    with urllib.request.urlopen(address, timeout=30) as answer:
+        return answer.read().decode()
+
+
+def _post(address: str, body: bytes) -> tuple[int, str]:
+    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, answer.read().decode("utf-8", "replace")
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode("utf-8", "replace")
+
+
+def memory() -> float:
+    """Resident memory of this process in MB, now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--inputs", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    rng, failures, began = random.Random(arguments.seed), Failures(), time.monotonic()
+    shares = {"recipes and links": 0.5, "files": 0.4, "events": 0.1}
+    counts = {name: round(arguments.inputs * share) for name, share in shares.items()}
+    spoil_files(200, rng, failures)  # what is imported and cached at first use
+    start = memory()
+    print("| what | inputs | refused or answered | memory after |\n|---|---|---|---|")
+
+    def told(name: str, found: Counter[str]) -> None:
+        said = ", ".join(f"{key} {number}" for key, number in sorted(found.items()))
+        print(f"| {name} | {counts[name]} | {said} | {memory() - start:+.0f} MB |", flush=True)
+
+    told("recipes and links", spoil_recipes(counts["recipes and links"], rng, failures))
+    told("files", spoil_files(counts["files"], rng, failures))
+    with served_page() as address:
+        told("events", spoil_events(counts["events"], rng, failures, address))
+    minutes = (time.monotonic() - began) / 60
+    print(
+        f"\n{sum(failures.values())} failures in {arguments.inputs} inputs, {minutes:.1f} minutes"
+    )
+    for kind, number in failures.most_common():
+        print(f"  {number} x {kind}")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
