@@ -120,15 +120,14 @@ def report(arguments: argparse.Namespace) -> None:
 
 def run_harness(arguments: argparse.Namespace) -> None:
     """lm-evaluation-harness's own command line, with our model in its registry."""
-    from ..evaluation.judging.registering import register_when_imported
-
-    register_when_imported()
     try:
         from lm_eval.__main__ import cli_evaluate
     except ImportError as error:
         raise ClasError(
             "lm-evaluation-harness isn't here: pip install 'clas-studio[lm-eval]'."
         ) from error
+    from ..evaluation.judging import harness  # noqa: F401  # registers our model
+
     sys.argv = ["lm_eval", *arguments.options]
     cli_evaluate()
 
