@@ -122,35 +122,28 @@ def test_from_the_shell(folder, capsys):
 
 
 @pytest.fixture
-def ask(lm_eval, offline, folder, monkeypatch):
-    """Run `tiny_choice` with arguments of the model `clas` or another; how many requests reach the
-    model, and the answers."""
-    from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
+def ask(lm_eval, folder, monkeypatch):
+    """Put 48 requests through the harness's cache to the model `clas` or another of its own; how
+    many of them reach the model, and the answers."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.api.model import CachingLM
+    from lm_eval.api.registry import get_model
 
     import clas_core.evaluation.judging.harness  # noqa: F401
 
-    asked = []
-    plain = HFLM.loglikelihood
-    monkeypatch.setattr(
-        HFLM, "loglikelihood", lambda self, requests, **k: (
-            asked.append(len(requests)) or plain(self, requests, **k)
-        ),
-    )  # fmt: skip
+    texts = [f"{text} {number}" for text in SENTENCES["sw"] for number in range(16)][:16]
+    pairs = [(text, f" {choice}") for text in texts for choice in CHOICES]
+    requests = [Instance("loglikelihood", {}, pair, k) for k, pair in enumerate(pairs)]
 
     def run(cache, model="clas", **arguments):
-        asked.clear()
-        found = lm_eval.simple_evaluate(
-            model=model,
-            model_args={"pretrained": str(folder / "model"), "batch_size": 4, **arguments},
-            tasks=["tiny_choice"],
-            task_manager=TaskManager(include_path=str(folder)),
-            use_cache=str(cache),
-            log_samples=True,
-            bootstrap_iters=0,
+        options = {"batch_size": 16, "device": "cpu", **arguments}
+        lm = get_model(model)(pretrained=str(folder / "model"), **options)
+        asked, plain = [], lm.loglikelihood
+        monkeypatch.setattr(
+            lm, "loglikelihood", lambda some: (asked.append(len(some)), plain(some))[1]
         )
-        samples = sorted(found["samples"]["tiny_choice"], key=lambda sample: sample["doc_id"])
-        return sum(asked), [s["filtered_resps"] for s in samples]
+        found = CachingLM(lm, str(cache)).loglikelihood(requests)
+        return sum(asked), [answer[0] for answer in found]
 
     return run
 
@@ -160,14 +153,13 @@ def test_a_cache_serves_its_own_answers_only(ask, folder, tmp_path):
         "recipe": str(folder / "recipe.json"),
         "atlas": str(folder / "atlas.safetensors"),
     }
-    requests = 3 * len(SENTENCES["sw"] + SENTENCES["hi"])
     asked, plain = ask(tmp_path / "plain")
-    assert asked == requests
+    assert asked == 48
     assert ask(tmp_path / "plain") == (0, plain)
-    with pytest.raises(ClasError, match="answers under another recipe, plan: give --use_cache"):
+    with pytest.raises(ClasError, match="answers under another plan, recipe: give --use_cache"):
         ask(tmp_path / "plain", **steering)
     asked, steered = ask(tmp_path / "steered", **steering)
-    assert asked == requests
+    assert asked == 48
     assert steered != plain
     assert ask(tmp_path / "steered", **steering) == (0, steered)
     # The same numbers for another language, and all that else makes a result another one.

@@ -104,7 +104,7 @@ class SteeredLM(HFLM):
         used = {name: value for name, value in vars(recipe).items() if name not in _OF_WRITING}
         mark = {
             "model": recipe.model,
-            "weights": fingerprint(self._lm),
+            **fingerprint(self._lm).as_dict(),
             "dtype": str(self._lm.dtype),
             "recipe": used if is_steered else None,
             "plan": None if self._plan is None else fingerprint_plan(self._plan),
