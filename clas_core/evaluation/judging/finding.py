@@ -60,7 +60,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Finding:
-    """Spearman's rho over the points, with an interval that resamples languages.
+    """Spearman's rho over the points, with an interval that takes languages whole.
 
     gain: of separation and task gain, the paper's claim if positive. retrieval: of separation and
     retrieval; strongly negative where languages only fall apart.
@@ -113,7 +113,7 @@ def measure_shifts(
     known: dict[str, _Places] = {}
     found = []
     for done, ((name, code), plan) in enumerate(plans.items(), start=1):
-        key = _fingerprint(plan)
+        key = fingerprint_plan(plan)
         if key not in known:
             known[key] = _places(cache.states(plan), states.labels, states.groups, anchor)
         moved = known[key].minus(before, code)
@@ -123,9 +123,7 @@ def measure_shifts(
     return found
 
 
-def find(
-    comparison: Comparison, shifts: Sequence[Shift], task: str, metric: str, seed: int = 0
-) -> Finding | None:
+def find(comparison: Comparison, shifts: Sequence[Shift], task: str, metric: str) -> Finding | None:
     """Set shifts against gains on a task; None for fewer than 4 languages, of which no interval
     can be told.
 
@@ -142,7 +140,7 @@ def find(
     separation = [point.separation for point in points]
 
     def rho(values: Sequence[float]) -> Interval:
-        return spearman(separation, values, groups=groups, seed=seed)
+        return spearman(separation, values, groups=groups)
 
     return Finding(
         task,
@@ -182,7 +180,7 @@ def _places(pooled: Tensor, labels: Sequence[str], groups: Sequence[int], anchor
     )
 
 
-def _fingerprint(plan: SteeringPlan) -> str:
+def fingerprint_plan(plan: SteeringPlan) -> str:
     """Equal for plans with the same numbers, as CLAS's often are for all languages."""
     digest = hashlib.sha256()
     for index, layer in plan.layers.items():
