@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from math import inf, isfinite, isnan
 from statistics import fmean
 from typing import Any
 
@@ -30,7 +31,7 @@ from .statistics import (
 )
 
 MEAN = "mean"  # stands for all languages but the anchor
-SIGNIFICANCE = 0.05  # what a corrected p-value must stay below to be told as more than chance
+SIGNIFICANCE = 0.05  # the largest corrected p-value that is told as more than chance
 
 
 @dataclass(frozen=True)
@@ -72,19 +73,37 @@ class Difference:
         return -self.gain.estimate if self.metric in LOWER_IS_BETTER else self.gain.estimate
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data: its fields, the gain's interval as `gain`, `low` and `high`."""
-        flat = {name: getattr(self, name) for name in _FIELDS}
-        return {**flat, "gain": self.gain.estimate, "low": self.gain.low, "high": self.gain.high}
+        """Plain data for JSON: its fields, the gain's interval as `gain`, `low` and `high`.
+
+        None for what no number tells: bounds of an interval that has none, and a gain that would
+        have shown where none would.
+        """
+        gain = self.gain.as_dict()
+        return {
+            **{name: getattr(self, name) for name in _FIELDS},
+            "gain": gain["estimate"],
+            "low": gain["low"],
+            "high": gain["high"],
+            "detectable": self.detectable if isfinite(self.detectable) else None,
+        }
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Difference:
-        """What `as_dict` gave. Raises KeyError if something is missing."""
-        interval = Interval(data["gain"], data["low"], data["high"])
-        return Difference(**{**{name: data[name] for name in _FIELDS}, "gain": interval})
+        """What `as_dict` gave, or a row of `Comparison.frame`. Raises KeyError if something is
+        missing."""
+        least = data["detectable"]
+        return Difference(
+            **{
+                **{name: data[name] for name in _FIELDS},
+                "gain": Interval.from_dict({**data, "estimate": data["gain"]}),
+                "detectable": inf if least is None or isnan(least) else least,
+            }
+        )
 
 
 _FIELDS = tuple(field.name for field in fields(Difference))
 _FIRST = ("condition", "task", "metric", "language", "before", "after", "gain", "low", "high")
+_MAY_LACK = ("low", "high", "detectable")
 
 
 def claim(cell: Difference, p: float) -> int:
@@ -114,11 +133,12 @@ class Comparison:
         """All differences, one a row, tidy.
 
         Text: condition, task, metric, language (`MEAN` stands for all but the anchor). Float:
-        before, after, gain, low, high (shares in [0, 1]), p, p_holm, detectable. Int: items.
-        Bool: identity. All as in `Difference`.
+        before, after, gain, low, high (shares in [0, 1]), p, p_holm, detectable. Int: items,
+        groups. Bool: identity. All as in `Difference`, NaN for what `as_dict` has None for.
         """
         columns = dict.fromkeys([*_FIRST, *_FIELDS])
-        return pd.DataFrame([d.as_dict() for d in self.differences], columns=list(columns))
+        found = pd.DataFrame([d.as_dict() for d in self.differences], columns=list(columns))
+        return found.astype(dict.fromkeys(_MAY_LACK, float))
 
     def grid(self, task: str, metric: str) -> pd.DataFrame:
         """The differences of a task and metric, [conditions, languages], for tables and figures.

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from sklearn.metrics import silhouette_samples
@@ -71,6 +72,18 @@ class Finding:
     points: tuple[Point, ...]
     gain: Interval
     retrieval: Interval
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        rhos = {"gain": self.gain.as_dict(), "retrieval": self.retrieval.as_dict()}
+        return {**vars(self), "points": [asdict(point) for point in self.points], **rhos}
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Finding:
+        """What `as_dict` gave. Raises KeyError or TypeError for anything else."""
+        points = tuple(Point(**point) for point in data["points"])
+        gain, retrieval = (Interval.from_dict(data[name]) for name in ("gain", "retrieval"))
+        return Finding(data["task"], data["metric"], points, gain, retrieval)
 
 
 def measure_shifts(

@@ -7,10 +7,10 @@ resampled or flipped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import isnan
+from math import isnan, nan
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -42,6 +42,13 @@ class Interval:
     def as_dict(self) -> dict[str, float | None]:
         """Plain data for JSON, in which what isn't known is None."""
         return {k: None if isnan(v) else v for k, v in vars(self).items()}
+
+    @staticmethod
+    def from_dict(data: Mapping[str, float | None]) -> Interval:
+        """What `as_dict` gave; keys of anything else are left alone. Raises KeyError if one of its
+        own is missing."""
+        found = (data[name] for name in ("estimate", "low", "high"))
+        return Interval(*(nan if value is None else value for value in found))
 
 
 def paired_interval(
