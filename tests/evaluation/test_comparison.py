@@ -264,6 +264,11 @@ def test_the_headline_goes_by_the_mean(comparison):
     assert answer(replace(comparison, differences=tuple(swept))) == []
 
 
+def test_the_anchor_alone_answers_nothing(comparison):
+    english = tuple(d for d in comparison.differences if d.language == "en")
+    assert headline(replace(comparison, differences=english)) == "no language was steered for"
+
+
 def test_what_the_paper_reports_stands_beside_tasks_like_its_own():
     assert paper_sentence("a task", "accuracy") == ""
     found = paper_sentence("village-nli", "accuracy")

@@ -18,6 +18,7 @@ from .tables import idle_notes
 HELPS, HARMS = "it helps", "it harms"
 IDLE_ANSWER = "it changes nothing in the model"
 NOTHING = "no gain and no loss beyond chance"
+UNASKED = "no language was steered for"
 FEW_TEXTS, FEW_ITEMS = "too few texts to tell", "too few items to tell"
 
 
@@ -54,7 +55,7 @@ def headline(comparison: Comparison, condition: str | None = None) -> str:
     ]
     alone = not claimed and len(found) == 1
     rest = [_unclaimed(said, some, alone) for said, some in found.items()]
-    return "; ".join([*([" and ".join(claimed)] if claimed else []), *rest]) or NOTHING
+    return "; ".join([*([" and ".join(claimed)] if claimed else []), *rest]) or UNASKED
 
 
 def answer(comparison: Comparison) -> list[str]:
