@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
+from math import inf, nan
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from clas_core.evaluation.judging import statistics
-from clas_core.evaluation.judging.comparison import Comparison, compare
+from clas_core.evaluation.judging.comparison import Comparison, Difference, compare
 from clas_core.evaluation.judging.engine import ConditionScores
+from clas_core.evaluation.judging.finding import Finding, Point
 from clas_core.evaluation.judging.items import Scores, Test
 from clas_core.evaluation.judging.results import Results
+from clas_core.evaluation.judging.statistics import Interval
 from clas_core.evaluation.telling.figures import gains_figure
 from clas_core.evaluation.telling.report import to_html
 from clas_core.evaluation.telling.tables import from_json, to_csv, to_json, to_latex
@@ -121,6 +125,44 @@ def test_one_paragraph_tells_nothing():
     (points,) = gains_figure(comparison, "a task", "log_p").data
     assert set(points.error_y.array) == {None}
     assert "[no interval]" in points.text[0]
+
+
+def test_what_changes_nothing_is_not_told_as_too_few():
+    """The same paragraph under a plan that changes nothing: it has no gain to look for."""
+    keys, group = tuple("abcd"), ("a paragraph",) * 4
+    found = [
+        ConditionScores(condition, Scores(task, code, Test, "log_p", keys, group, (-2.0,) * 4))
+        for condition in ("unsteered", "CLAS")
+        for task, codes in (("one task", ("es", "sw")), ("another", ("es", "hi")))
+        for code in codes
+    ]
+    everywhere = compare(Results(tuple(found), {"idle": {"CLAS": ["es", "sw", "hi"]}}))
+    assert headline(everywhere) == "it changes nothing in the model"
+    in_one = compare(Results(tuple(found), {"idle": {"CLAS": ["es", "sw"]}}))
+    assert headline(in_one) == (
+        "it changes nothing in the model in one task; too few texts to tell in another"
+    )
+    assert verdict(in_one)[0] == "one task, log_p: CLAS changes nothing in the model."
+
+
+def test_what_is_not_known_comes_back_from_plain_data():
+    unknown = Interval(0.5, nan, nan)
+    finding = Finding("a task", "f1", (Point("CLAS", "es", 0.1, 0.2, 0.3),), unknown, unknown)
+    data = json.loads(json.dumps(finding.as_dict(), allow_nan=False))
+    assert data["gain"] == {"estimate": 0.5, "low": None, "high": None}
+    back = Finding.from_dict(data)
+    assert back.points == finding.points
+    assert back.as_dict() == finding.as_dict()
+    assert not back.gain.is_known
+    comparison = simulate(np.random.default_rng(0), 3, "f1", 1, 2)
+    frame = comparison.frame
+    assert {str(frame[name].dtype) for name in ("low", "high", "detectable")} == {"float64"}
+    assert frame.low.isna().all()
+    (first, *_) = comparison.differences
+    row = frame.to_dict("records")[0]
+    for data in (row, first.as_dict()):
+        assert Difference.from_dict(data).as_dict() == first.as_dict()
+        assert Difference.from_dict(data).detectable == first.detectable == inf
 
 
 def test_few_items_are_not_taken_for_no_effect():

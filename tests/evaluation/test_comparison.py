@@ -266,7 +266,9 @@ def test_the_headline_goes_by_the_mean(comparison):
 
 def test_the_anchor_alone_answers_nothing(comparison):
     english = tuple(d for d in comparison.differences if d.language == "en")
-    assert headline(replace(comparison, differences=english)) == "no language was steered for"
+    alone = replace(comparison, differences=english)
+    assert headline(alone) == "no language was steered for"
+    assert verdict(alone)[0].startswith("a task, accuracy: English −5.00 points")
 
 
 def test_what_the_paper_reports_stands_beside_tasks_like_its_own():

@@ -118,7 +118,8 @@ def _sentence(comparison: Comparison, condition: str, task: str, metric: str) ->
         where = get_language(steered[0].language).name
         many = f"the mean of {len(steered)} languages"
         parts.append(f"{_gain(mean)} in {many if len(steered) > 1 else where}")
-    parts.append(_sure(steered))
+    if steered:
+        parts.append(_sure(steered))
     if anchor := comparison.get(condition, task, metric, comparison.anchor):
         parts.append(f"{get_language(comparison.anchor).name} {_gain(anchor)}")
     won = comparison.control_wins.get((condition, task, metric))
