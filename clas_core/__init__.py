@@ -8,7 +8,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .evaluation.judging.registering import register_when_imported
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:  # the same names, for editors and type checkers
@@ -103,7 +102,6 @@ _HOMES = {
     "steering.recipe": "Recipe",
     "model.sources": "check_allowed",
 }
-register_when_imported()  # `--model clas` in lm-evaluation-harness
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = sorted(_HOME_OF)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from ..atlas.atlas import Atlas
 from ..errors import ClasError
-from ..evaluation.judging.comparison import Comparison, compare
+from ..evaluation.judging.comparison import SIGNIFICANCE, Comparison, compare
 from ..evaluation.judging.conditions import Condition, standard_conditions, with_baselines
 from ..evaluation.judging.engine import (
     ConditionScores,
@@ -39,6 +39,7 @@ from ..evaluation.judging.sweep import (
 )
 from ..evaluation.judging.workers import WorkerSetup, run_in_processes
 from ..evaluation.tasks import Likelihood, open_task
+from ..evaluation.telling.numbers import bounds
 from ..evaluation.telling.report import write_report
 from ..evaluation.telling.tables import to_csv, to_json, to_latex, to_text
 from ..evaluation.telling.verdict import answer
@@ -120,15 +121,14 @@ def report(arguments: argparse.Namespace) -> None:
 
 def run_harness(arguments: argparse.Namespace) -> None:
     """lm-evaluation-harness's own command line, with our model in its registry."""
-    from ..evaluation.judging.registering import register_when_imported
-
-    register_when_imported()
     try:
         from lm_eval.__main__ import cli_evaluate
     except ImportError as error:
         raise ClasError(
             "lm-evaluation-harness isn't here: pip install 'clas-studio[lm-eval]'."
         ) from error
+    from ..evaluation.judging import harness  # noqa: F401  # registers our model
+
     sys.argv = ["lm_eval", *arguments.options]
     cli_evaluate()
 
@@ -241,7 +241,7 @@ def _print_sweep(sweep: Sweep, as_json: bool) -> None:
     if as_json:
         marks = {"best": sweep.best, "suggested": sweep.suggested}
         table = [
-            {"setting": one.name, **vars(one.gain)}
+            {"setting": one.name, **one.gain.as_dict()}
             | {mark: number == place for mark, place in marks.items()}
             for number, one in enumerate(sweep.tried)
         ]
@@ -249,11 +249,13 @@ def _print_sweep(sweep: Sweep, as_json: bool) -> None:
         return
     width = max(len(one.name) for one in sweep.tried)
     for number, one in enumerate(sweep.tried):
-        gain = f"{one.gain.estimate:+.4f} [{one.gain.low:+.4f}, {one.gain.high:+.4f}]"
+        gain = f"{one.gain.estimate:+.4f} {bounds(one.gain, '{:+.4f}'.format)}"
         marks_of = [("best", sweep.best), ("suggested", sweep.suggested)]
         said = " ".join(mark for mark, place in marks_of if place == number)
         print(f"{one.name:<{width}}  {gain}  {said}".rstrip())
-    if sweep.tried[sweep.best].gain.low <= 0:
+    if not sweep.tried[sweep.best].gain.is_known:
+        print("Too few texts to tell whether any setting gained: take more items.")
+    elif sweep.p > SIGNIFICANCE:
         print("No setting gained beyond chance: think of leaving the model as it is.")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
@@ -132,7 +132,7 @@ class Study:
         """Do gains go with languages drawing apart? For each task, as plain data."""
         comparison, corpus = compare(results), ParallelCorpus.bundled("village")
         shifts = measure_shifts(self.lm, self.atlas, conditions, corpus)
-        return [asdict(finding) for finding in find_all(comparison, shifts)]
+        return [finding.as_dict() for finding in find_all(comparison, shifts)]
 
     def _run(
         self,
@@ -196,7 +196,7 @@ def study(
         "strengths": strengths,
         "findings": apart,
         "table": [
-            {**{name: getattr(one.recipe, name) for name in SEARCH}, **asdict(one.gain)}
+            {**{name: getattr(one.recipe, name) for name in SEARCH}, **one.gain.as_dict()}
             for one in swept.tried
         ],
     }
@@ -206,7 +206,9 @@ def study(
 def save(path: Path, data: Mapping[str, Any]) -> None:
     """Write `data` as one JSON file, whole or not at all."""
     with replacing(path) as scratch:
-        scratch.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        scratch.write_text(
+            json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8"
+        )
 
 
 def _changes(recipe: Recipe) -> bool:

@@ -72,7 +72,8 @@ def test_parallel_text_needs_the_anchor(tiny_lm, atlas, tiny_corpus):
 
 def comparison(gains):
     """One task's gains by (condition, language)."""
-    fixed = {"before": 0.5, "after": 0.5, "p": 1.0, "p_holm": 1.0, "detectable": 0.1, "items": 10}
+    fixed = {"before": 0.5, "after": 0.5, "p": 1.0, "p_holm": 1.0, "detectable": 0.1}
+    fixed |= {"items": 10, "groups": 10}
     differences = tuple(
         Difference(condition, "task", "f1", code, gain=Interval(gain, gain, gain), **fixed)
         for (condition, code), gain in gains.items()

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,9 +11,11 @@ from small_tasks import RECIPE
 from tiny import SENTENCES
 
 from clas_core.atlas.atlas import Atlas
+from clas_core.errors import ClasError
 from clas_core.running.answers import generate_batch
 from clas_core.running.likelihood import log_likelihoods, tokenise
 from clas_core.shell.cli import main
+from clas_core.steering.recipe import Recipe
 
 pytestmark = pytest.mark.slow
 
@@ -77,9 +80,8 @@ def offline(tmp_path_factory):
 def test_log_likelihoods_and_texts_agree(lm_eval, folder, tiny_lm):
     from lm_eval.tasks import TaskManager
 
-    from clas_core.evaluation.judging.registering import register_when_imported
+    import clas_core.evaluation.judging.harness  # noqa: F401  # registers `clas`
 
-    register_when_imported()
     model = {
         "pretrained": str(folder / "model"),
         "recipe": str(folder / "recipe.json"),
@@ -119,20 +121,89 @@ def test_from_the_shell(folder, capsys):
     assert "tiny_choice" in capsys.readouterr().out
 
 
-def test_importing_it_costs_nothing(lm_eval):
-    """`import clas_core` leaves the harness alone; the harness then knows `clas` beside its own."""
+@pytest.fixture
+def ask(lm_eval, folder, monkeypatch):
+    """Put 48 requests through the harness's cache to the model `clas` or another of its own; how
+    many of them reach the model, and the answers."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.api.model import CachingLM
+    from lm_eval.api.registry import get_model
+
+    import clas_core.evaluation.judging.harness  # noqa: F401
+
+    texts = [f"{text} {number}" for text in SENTENCES["sw"] for number in range(16)][:16]
+    pairs = [(text, f" {choice}") for text in texts for choice in CHOICES]
+    requests = [Instance("loglikelihood", {}, pair, k) for k, pair in enumerate(pairs)]
+
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)  # slow
+
+    def run(cache, model="clas", **arguments):
+        options = {"batch_size": 16, "device": "cpu", **arguments}
+        lm = get_model(model)(pretrained=str(folder / "model"), **options)
+        asked, plain = [], lm.loglikelihood
+        monkeypatch.setattr(
+            lm, "loglikelihood", lambda some: (asked.append(len(some)), plain(some))[1]
+        )
+        found = CachingLM(lm, str(cache)).loglikelihood(requests)
+        return sum(asked), [answer[0] for answer in found]
+
+    return run
+
+
+def test_a_cache_serves_its_own_answers_only(ask, folder, tmp_path):
+    steering = {
+        "recipe": str(folder / "recipe.json"),
+        "atlas": str(folder / "atlas.safetensors"),
+    }
+    asked, plain = ask(tmp_path / "plain")
+    assert asked == 48
+    assert ask(tmp_path / "plain") == (0, plain)
+    with pytest.raises(ClasError, match="answers under another plan, recipe: give --use_cache"):
+        ask(tmp_path / "plain", **steering)
+    asked, steered = ask(tmp_path / "steered", **steering)
+    assert asked == 48
+    assert steered != plain
+    assert ask(tmp_path / "steered", **steering) == (0, steered)
+    # The same numbers for another language, and all that else makes a result another one.
+    for other in (
+        {"target": "hi"},
+        {"recipe": replace(RECIPE, system="Be brief.", chat="auto")},
+        {"recipe": replace(RECIPE, chat="off")},
+        {"recipe": replace(RECIPE, alpha=0.5)},
+        {"dtype": "bfloat16"},
+    ):
+        if isinstance(changed := other.get("recipe"), Recipe):
+            path = tmp_path / "other.json"
+            path.write_text(changed.to_json(), "utf-8")
+            other = {"recipe": str(path)}
+        with pytest.raises(ClasError, match="give --use_cache a new file"):
+            ask(tmp_path / "steered", **{**steering, **other})
+
+
+def test_caches_of_the_harness_s_own_models_are_kept_apart(ask, folder, tmp_path):
+    asked, plain = ask(tmp_path / "of hf", model="hf")
+    with pytest.raises(ClasError, match="another model's answers"):
+        ask(tmp_path / "of hf")
+    steering = {"recipe": str(folder / "recipe.json"), "atlas": str(folder / "atlas.safetensors")}
+    ask(tmp_path / "of clas", **steering)
+    assert ask(tmp_path / "of clas", model="hf") == (asked, plain)
+
+
+def test_only_its_own_import_registers_it(lm_eval):
+    """`import clas_core` leaves the harness and Python's importing alone."""
     code = (
-        "import sys, clas_core;"
-        "from clas_core.evaluation.judging import registering as r;"
-        "r.register_when_imported(); r.register_when_imported();"
-        "assert 'lm_eval' not in sys.modules;"
+        "import sys; before = list(sys.meta_path);"
+        "import clas_core;"
+        "assert sys.meta_path == before and 'lm_eval' not in sys.modules;"
         "from lm_eval.api.registry import get_model, model_registry;"
         "import lm_eval.models;"
+        "assert 'clas' not in model_registry;"
+        "import clas_core.evaluation.judging.harness;"
         "assert {'clas', 'hf', 'dummy'} <= set(model_registry);"
-        "print(model_registry._objs['clas'])"
+        "print(get_model('clas').__name__)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "clas_core.evaluation.judging.harness:SteeredLM"
+    assert done.stdout.strip() == "SteeredLM"
 
 
 def test_a_missing_harness_is_one_sentence(monkeypatch, capsys):

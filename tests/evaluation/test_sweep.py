@@ -134,7 +134,7 @@ def test_the_heatmap_is_of_the_suggested_setting_s_kind():
         [None if value is None else round(value, 6) for value in condition] for condition in heat.z
     ]
     assert shown == [[0.3, 0.9], [0.4, None]]
-    assert heat.text[0][1] == "+0.900<br>[+0.900, +0.900]"
+    assert heat.text[0][1] == "+0.900<br>[no interval]"  # two items only
 
 
 def test_metrics_of_other_units_count_alike():

@@ -10,7 +10,8 @@ from clas_core.evaluation.telling.tables import from_json
 from clas_core.model.loading import load
 from clas_core.paths import ASSETS
 from clas_core.studies import settings as measured
-from clas_core.studies.settings import study
+from clas_core.studies.settings import save, study
+from clas_core.ui.behind.outcome import read_outcome
 
 pytestmark = pytest.mark.slow
 
@@ -42,8 +43,14 @@ def test_a_small_study(tmp_path, monkeypatch):
     assert gains[settings["best"]] == max(gains)
     comparison = from_json(json.dumps(found))
     assert comparison.about["split"] == "test"
-    assert {"CLAS", "IntMu", "LAPE", "LanguageArithmetic", "DiffMean"} < set(comparison.rows)
+    assert {"CLAS", "IntMu", "LAPE", "LanguageArithmetic", "DiffMean"} < set(comparison.conditions)
     assert [one["task"] for one in found["findings"]] == ["village-nli"]
+    for name, data in (("settings.json", settings), ("measured.json", found)):
+        save(tmp_path / name, data)
+        assert "NaN" not in (tmp_path / name).read_text("utf-8")
+    outcome = read_outcome(tmp_path / "measured.json", settings)
+    assert outcome.comparison.differences == from_json(json.dumps(found)).differences
+    assert len(outcome.ranking.tried) == len(settings["table"])
     stages.clear()
     assert whole()[0] == settings
     assert stages == []

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from math import inf, isfinite, isnan
 from statistics import fmean
 from typing import Any
 
@@ -20,29 +21,30 @@ from .engine import ANCHOR
 from .items import LOWER_IS_BETTER, Scores
 from .results import Results
 from .statistics import (
-    LEVEL,
+    CONFIDENCE,
     Interval,
     holm,
     mcnemar,
     minimum_detectable_effect,
-    paired_bootstrap,
+    paired_interval,
     sign_flip,
 )
 
 MEAN = "mean"  # stands for all languages but the anchor
-SIGNIFICANCE = 0.05  # what a corrected p-value must stay below to be told as more than chance
+SIGNIFICANCE = 0.05  # the largest corrected p-value that is told as more than chance
 
 
 @dataclass(frozen=True)
 class Difference:
     """A condition against the unsteered model, on one task, metric and language (or `MEAN`).
 
-    before, after: mean scores. gain: their paired difference, after minus before, with its
-    bootstrap interval. p: two-sided, by McNemar's exact test where each item is right or wrong and
-    stands alone, else by flipping signs; p_holm: corrected over the languages, p itself for the
-    anchor and the mean. detectable: the smallest gain that so many items would have shown at the
-    corrected level. identity: the plan for the language changes nothing in the model, so that there
-    is nothing to gain.
+    before, after: mean scores. gain: their paired difference, after minus before, with an interval
+    where there are groups enough for one. p: two-sided, by McNemar's exact test where each item is
+    right or wrong and stands alone, else by flipping signs; p_holm: corrected over the languages, p
+    itself for the anchor and the mean. detectable: the smallest gain that so many items would have
+    shown at the corrected level, infinite if none would. groups: independent ones among the items,
+    as translations of one item or questions on one text are not. identity: the plan for the
+    language changes nothing in the model, so that there is nothing to gain.
     """
 
     condition: str
@@ -56,14 +58,14 @@ class Difference:
     p_holm: float
     detectable: float
     items: int
+    groups: int
     identity: bool = False
 
     @property
     def shown(self) -> int:
-        """1 if it is better by more than chance, -1 if worse, else 0."""
-        if self.p_holm >= SIGNIFICANCE or not self.better:
-            return 0
-        return 1 if self.better > 0 else -1
+        """1 if it is better by more than chance, -1 if worse, else 0. This is what may be claimed:
+        the corrected p-value and the interval both have to say so."""
+        return claim(self, self.p_holm)
 
     @property
     def better(self) -> float:
@@ -71,19 +73,45 @@ class Difference:
         return -self.gain.estimate if self.metric in LOWER_IS_BETTER else self.gain.estimate
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data: its fields, the gain's interval as `gain`, `low` and `high`."""
-        flat = {name: getattr(self, name) for name in _FIELDS}
-        return {**flat, "gain": self.gain.estimate, "low": self.gain.low, "high": self.gain.high}
+        """Plain data for JSON: its fields, the gain's interval as `gain`, `low` and `high`.
+
+        None for what no number tells: bounds of an interval that has none, and a gain that would
+        have shown where none would.
+        """
+        gain = self.gain.as_dict()
+        return {
+            **{name: getattr(self, name) for name in _FIELDS},
+            "gain": gain["estimate"],
+            "low": gain["low"],
+            "high": gain["high"],
+            "detectable": self.detectable if isfinite(self.detectable) else None,
+        }
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Difference:
-        """What `as_dict` gave. Raises KeyError if something is missing."""
-        interval = Interval(data["gain"], data["low"], data["high"])
-        return Difference(**{**{name: data[name] for name in _FIELDS}, "gain": interval})
+        """What `as_dict` gave, or a row of `Comparison.frame`. Raises KeyError if something is
+        missing."""
+        least = data["detectable"]
+        return Difference(
+            **{
+                **{name: data[name] for name in _FIELDS},
+                "gain": Interval.from_dict({**data, "estimate": data["gain"]}),
+                "detectable": inf if least is None or isnan(least) else least,
+            }
+        )
 
 
 _FIELDS = tuple(field.name for field in fields(Difference))
 _FIRST = ("condition", "task", "metric", "language", "before", "after", "gain", "low", "high")
+_MAY_LACK = ("low", "high", "detectable")
+
+
+def claim(cell: Difference, p: float) -> int:
+    """1 if `cell` is better by more than chance, -1 if worse, else 0, by a p-value `p` of it that
+    is corrected as it should be, and by its interval, which must leave 0 out."""
+    if p > SIGNIFICANCE or not (cell.gain.low > 0 or cell.gain.high < 0):
+        return 0
+    return 1 if cell.better > 0 else -1
 
 
 @dataclass(frozen=True)
@@ -105,11 +133,12 @@ class Comparison:
         """All differences, one a row, tidy.
 
         Text: condition, task, metric, language (`MEAN` stands for all but the anchor). Float:
-        before, after, gain, low, high (shares in [0, 1]), p, p_holm, detectable. Int: items.
-        Bool: identity. All as in `Difference`.
+        before, after, gain, low, high (shares in [0, 1]), p, p_holm, detectable. Int: items,
+        groups. Bool: identity. All as in `Difference`, NaN for what `as_dict` has None for.
         """
         columns = dict.fromkeys([*_FIRST, *_FIELDS])
-        return pd.DataFrame([d.as_dict() for d in self.differences], columns=list(columns))
+        found = pd.DataFrame([d.as_dict() for d in self.differences], columns=list(columns))
+        return found.astype(dict.fromkeys(_MAY_LACK, float))
 
     def grid(self, task: str, metric: str) -> pd.DataFrame:
         """The differences of a task and metric, [conditions, languages], for tables and figures.
@@ -158,7 +187,7 @@ class Comparison:
 
 
 def compare(results: Results[Any], anchor: str = ANCHOR, seed: int = 0) -> Comparison:
-    """Every condition of `results` against its unsteered one; `seed` is the bootstrap's."""
+    """Every condition of `results` against its unsteered one; `seed` draws sign patterns."""
     found = [
         difference
         for task, metric in results.measures
@@ -183,9 +212,9 @@ def _compare_condition(
     }
     steered = [language for language in pairs if language != anchor]
     # Holm compares the smallest p with a level that is shared among the languages.
-    level = 1 - (1 - LEVEL) / max(1, len(steered))
+    level = 1 - (1 - CONFIDENCE) / max(1, len(steered))
     own = {
-        code: _difference(condition, code, [pair], seed, level if code in steered else LEVEL)
+        code: _difference(condition, code, [pair], seed, level if code in steered else CONFIDENCE)
         for code, pair in pairs.items()
     }
     for code, corrected in zip(steered, holm([own[code].p for code in steered])):
@@ -204,7 +233,7 @@ def _difference(
     language: str,
     pairs: Sequence[tuple[Scores[Any], Scores[Any]]],
     seed: int,
-    level: float = LEVEL,
+    level: float = CONFIDENCE,
 ) -> Difference:
     """Of one language, or of several taken together: translations are then one group."""
     changes = [change for before, after in pairs for change in after.minus(before)]
@@ -224,11 +253,12 @@ def _difference(
         language=language,
         before=fmean(befores),
         after=fmean(afters),
-        gain=paired_bootstrap(changes, groups=groups, seed=seed),
+        gain=paired_interval(changes, groups=groups, seed=seed),
         p=p,
         p_holm=p,
         detectable=minimum_detectable_effect(changes, groups=groups, level=level),
         items=len(changes),
+        groups=len(set(groups)),
     )
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from sklearn.metrics import silhouette_samples
@@ -60,7 +61,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Finding:
-    """Spearman's rho over the points, with an interval that resamples languages.
+    """Spearman's rho over the points, with an interval that takes languages whole.
 
     gain: of separation and task gain, the paper's claim if positive. retrieval: of separation and
     retrieval; strongly negative where languages only fall apart.
@@ -71,6 +72,18 @@ class Finding:
     points: tuple[Point, ...]
     gain: Interval
     retrieval: Interval
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        rhos = {"gain": self.gain.as_dict(), "retrieval": self.retrieval.as_dict()}
+        return {**vars(self), "points": [asdict(point) for point in self.points], **rhos}
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Finding:
+        """What `as_dict` gave. Raises KeyError or TypeError for anything else."""
+        points = tuple(Point(**point) for point in data["points"])
+        gain, retrieval = (Interval.from_dict(data[name]) for name in ("gain", "retrieval"))
+        return Finding(data["task"], data["metric"], points, gain, retrieval)
 
 
 def measure_shifts(
@@ -113,7 +126,7 @@ def measure_shifts(
     known: dict[str, _Places] = {}
     found = []
     for done, ((name, code), plan) in enumerate(plans.items(), start=1):
-        key = _fingerprint(plan)
+        key = fingerprint_plan(plan)
         if key not in known:
             known[key] = _places(cache.states(plan), states.labels, states.groups, anchor)
         moved = known[key].minus(before, code)
@@ -123,9 +136,7 @@ def measure_shifts(
     return found
 
 
-def find(
-    comparison: Comparison, shifts: Sequence[Shift], task: str, metric: str, seed: int = 0
-) -> Finding | None:
+def find(comparison: Comparison, shifts: Sequence[Shift], task: str, metric: str) -> Finding | None:
     """Set shifts against gains on a task; None for fewer than 4 languages, of which no interval
     can be told.
 
@@ -142,7 +153,7 @@ def find(
     separation = [point.separation for point in points]
 
     def rho(values: Sequence[float]) -> Interval:
-        return spearman(separation, values, groups=groups, seed=seed)
+        return spearman(separation, values, groups=groups)
 
     return Finding(
         task,
@@ -182,7 +193,7 @@ def _places(pooled: Tensor, labels: Sequence[str], groups: Sequence[int], anchor
     )
 
 
-def _fingerprint(plan: SteeringPlan) -> str:
+def fingerprint_plan(plan: SteeringPlan) -> str:
     """Equal for plans with the same numbers, as CLAS's often are for all languages."""
     digest = hashlib.sha256()
     for index, layer in plan.layers.items():

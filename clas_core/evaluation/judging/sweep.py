@@ -26,7 +26,7 @@ from .engine import ANCHOR, TaskRun, tuning_runs
 from .items import LOWER_IS_BETTER, Chosen, Items, Scores, Task, Validation, only
 from .prompting import PLAIN, Prompting
 from .results import Results, main_measures
-from .statistics import Interval, one_standard_error_choice, paired_bootstrap
+from .statistics import Interval, one_standard_error_choice, paired_interval, sign_flip_any
 
 TOGETHER = 8
 SWEPT = ("alpha", "beta", "gamma", "lam", "tau", "shared_from", "layers", "method", "specific")
@@ -145,9 +145,11 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Sweep(Ranking):
-    """What a sweep found, with all scores."""
+    """What a sweep found, with all scores. `p`: how likely some setting would gain as clearly as
+    the clearest did if none had an effect."""
 
     results: Results[Validation]
+    p: float
     anchor: str = ANCHOR
 
     @property
@@ -176,13 +178,14 @@ def summarise(
     table = np.array([changes for changes, _ in gains])  # [settings, items of all languages]
     groups = gains[0][1]
     tried = tuple(
-        Tried(condition.name, condition.recipe, paired_bootstrap(changes, groups=groups, seed=seed))
+        Tried(condition.name, condition.recipe, paired_interval(changes, groups=groups, seed=seed))
         for condition, changes in zip(conditions, table)
         if condition.recipe is not None
     )
     sizes = [strength(one.recipe, num_layers) for one in tried]
     suggested = one_standard_error_choice(table, sizes, groups=groups)
-    return Sweep(tried, suggested, int(table.mean(1).argmax()), results, anchor)
+    p = sign_flip_any(table, groups=groups, seed=seed)
+    return Sweep(tried, suggested, int(table.mean(1).argmax()), results, p, anchor)
 
 
 def strength(recipe: Recipe, num_layers: int) -> float:

@@ -18,7 +18,7 @@ from ..judging.finding import Finding
 from ..judging.items import LOWER_IS_BETTER
 from ..judging.statistics import Interval
 from ..judging.sweep import Ranking, Tried
-from .numbers import is_share, name_of, number, scaled
+from .numbers import bounds, is_share, name_of, number, scaled
 
 _MARGIN = {"l": 8, "r": 8, "t": 8, "b": 8}
 _GREY = "#A7A7A7"
@@ -130,11 +130,14 @@ def describe(cell: Difference) -> str:
     if cell.identity:
         return f"the plan changes nothing, {cell.items} items"
     gain = cell.gain
-    before, after, change, low, high = (
-        number(scaled(value, cell.metric), cell.metric)
-        for value in (cell.before, cell.after, gain.estimate, gain.low, gain.high)
+
+    def write(value: float) -> str:
+        return number(scaled(value, cell.metric), cell.metric)
+
+    return (
+        f"{write(cell.before)} to {write(cell.after)}: {write(gain.estimate)} "
+        f"{bounds(gain, write)}, p {cell.p_holm:.3f}, {cell.items} items"
     )
-    return f"{before} to {after}: {change} [{low}, {high}], p {cell.p_holm:.3f}, {cell.items} items"
 
 
 def _name(condition: str, cells: Iterable[Difference]) -> str:
@@ -171,7 +174,7 @@ def _shifts_figure(
         showarrow=False,
         text="nothing moved or nothing changed: no correlation"
         if isnan(rho.estimate)
-        else f"Spearman's rho {rho.estimate:+.2f} [{rho.low:+.2f}, {rho.high:+.2f}]",
+        else f"Spearman's rho {rho.estimate:+.2f} {bounds(rho, '{:+.2f}'.format)}",
     )
     figure.update_layout(showlegend=False, margin={**_MARGIN, "t": 28})
     figure.update_xaxes(title="change of separation (silhouette)", automargin=True)
@@ -188,15 +191,18 @@ def _layers(one: Tried, num_layers: int) -> tuple[int, int]:
 
 
 def _interval(gain: Interval) -> str:
-    return f"{gain.estimate:+.3f}<br>[{gain.low:+.3f}, {gain.high:+.3f}]"
+    return f"{gain.estimate:+.3f}<br>{bounds(gain, '{:+.3f}'.format)}"
 
 
 def _error(gains: Sequence[Interval], metric: str) -> dict[str, object]:
+    """Error bars; none where there is no interval."""
+    above = [scaled(g.high - g.estimate, metric) if g.is_known else None for g in gains]
+    below = [scaled(g.estimate - g.low, metric) if g.is_known else None for g in gains]
     return {
         "type": "data",
         "symmetric": False,
-        "array": [scaled(gain.high - gain.estimate, metric) for gain in gains],
-        "arrayminus": [scaled(gain.estimate - gain.low, metric) for gain in gains],
+        "array": above,
+        "arrayminus": below,
         "thickness": 1,
         "width": 0,
     }

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ...text.languages import get_language
 from ..judging.comparison import MEAN
+from ..judging.statistics import Interval
 
 _NOT_SHARES = frozenset({"bits_per_byte", "log_p"})
 
@@ -32,3 +35,10 @@ def signed(value: float, digits: int = 2) -> str:
 def name_of(code: str) -> str:
     """A column's heading: a language's name, or the mean's."""
     return MEAN if code == MEAN else get_language(code).name
+
+
+def bounds(interval: Interval, write: Callable[[float], str]) -> str:
+    """An interval's bounds in brackets, each by `write`; words where it has none."""
+    if not interval.is_known:
+        return "[no interval]"
+    return f"[{write(interval.low)}, {write(interval.high)}]"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .numbers import signed
+from .numbers import is_share, signed
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,15 @@ _ALIKE = {
     ("village-qa", "f1"): "XQuAD",
     ("xquad", "f1"): "XQuAD",
 }
+
+
+def worth_showing(task: str, metric: str, before: float) -> float:
+    """The gain that items must be able to show before "no gain" means anything, as large as
+    `before`, the unsteered score, is: the largest that the paper reports, on the benchmark most
+    like this task, else on any. Scores that are no shares have to change by as large a share of
+    `before`."""
+    largest = max(one.gain for one in published_for(task, metric) or PUBLISHED) / 100
+    return largest if is_share(metric) else largest * abs(before)
 
 
 def published_for(task: str, metric: str) -> tuple[Published, ...]:

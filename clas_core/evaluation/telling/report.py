@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from html import escape
+from math import isfinite
 from pathlib import Path
 
 from plotly import graph_objects as go
@@ -17,7 +18,7 @@ from ..judging.finding import Finding
 from ..judging.statistics import Interval
 from ..judging.sweep import Ranking
 from .figures import describe, finding_figure, gains_figure, retrieval_figure, sweep_heatmap
-from .numbers import name_of, number, scaled
+from .numbers import bounds, name_of, number, scaled
 from .paper import paper_sentence
 from .tables import cell_text, origin, render, score_text
 from .verdict import answer
@@ -82,9 +83,9 @@ def _measures(comparison: Comparison) -> Iterable[str]:
         apart = escape(name_of(comparison.anchor))
         yield (
             '<p class="note">Gain over the unsteered model on the same items, in points where the '
-            f"score is a share. Bold: p below {SIGNIFICANCE:g}, corrected over the languages "
-            f"(Holm). {apart} stands apart: what steering for the others does to it. Hover for "
-            "intervals.</p>"
+            "score is a share. Bold: more than chance, as the interval leaves out 0 and p, "
+            f"corrected over the languages (Holm), is at most {SIGNIFICANCE:g}. {apart} stands "
+            "apart: what steering for the others does to it. Hover for intervals.</p>"
         )
         wins = [
             f"{condition} {100 * share:.0f} %"
@@ -135,7 +136,7 @@ def _anchor_class(comparison: Comparison, code: str) -> str:
 def _smallest(comparison: Comparison, task: str, metric: str) -> str:
     """The sentence on what so many items could have shown of the first condition."""
     first = comparison.conditions[0]
-    cells = comparison.cells(first, task, metric)
+    cells = [d for d in comparison.cells(first, task, metric) if isfinite(d.detectable)]
     mean = [number(scaled(d.detectable, metric), metric) for d in cells if d.language == MEAN]
     one = [scaled(d.detectable, metric) for d in comparison.steered(cells)]
     if not one:
@@ -167,7 +168,7 @@ def _sweep(sweep: Ranking, num_layers: int) -> Iterable[str]:
 
 
 def _gain(gain: Interval) -> str:
-    return f"{gain.estimate:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
+    return f"{gain.estimate:+.4f} {bounds(gain, '{:+.4f}'.format)}"
 
 
 def _plot(figure: go.Figure) -> str:

@@ -52,10 +52,10 @@ def to_json(comparison: Comparison) -> str:
     data = {
         "about": comparison.about,
         "anchor": comparison.anchor,
-        "differences": comparison.frame.to_dict("records"),
+        "differences": [difference.as_dict() for difference in comparison.differences],
         "control_wins": wins,
     }
-    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def from_json(text: str) -> Comparison:
@@ -105,7 +105,7 @@ def origin(about: Mapping[str, Any]) -> dict[str, str]:
         "model": f"{about.get('model')} (revision {about.get('revision')}, weights "
         f"{about.get('weights')})",
         "recipes": recipes,
-        "items": f"{about.get('split')}, bootstrap seed {about.get('seed')}",
+        "items": f"{about.get('split')}, seed {about.get('seed')}",
         "versions": versions,
         "date": str(about.get("date")),
     }

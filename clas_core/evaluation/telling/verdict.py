@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from math import isfinite
+
 from ...steering.methods import METHODS
 from ...text.languages import get_language
-from ..judging.comparison import MEAN, Comparison, Difference
+from ..judging.comparison import MEAN, Comparison, Difference, claim
 from ..judging.conditions import CONTROL_IS
 from ..judging.items import LOWER_IS_BETTER
 from ..judging.results import main_measures
-from .numbers import is_share, scaled, signed
+from ..judging.statistics import holm
+from .numbers import is_share, number, scaled, signed
+from .paper import worth_showing
 from .tables import idle_notes
+
+HELPS, HARMS = "it helps", "it harms"
+IDLE_ANSWER = "it changes nothing in the model"
+NOTHING = "no gain and no loss beyond chance"
+UNASKED = "no language was steered for"
+FEW_TEXTS, FEW_ITEMS = "too few texts to tell", "too few items to tell"
 
 
 def verdict(comparison: Comparison, condition: str | None = None) -> list[str]:
@@ -23,22 +33,29 @@ def verdict(comparison: Comparison, condition: str | None = None) -> list[str]:
 
 
 def headline(comparison: Comparison, condition: str | None = None) -> str:
-    """The answer in a few words, by the intervals of the means over languages."""
+    """The answer in a few words, by the means over languages of the tasks' main metrics.
+
+    It claims help or harm in a task only where the test says so with Holm's correction over the
+    tasks, and the interval too. Where nothing is claimed, it tells nothing found from too little
+    asked: items that would not even have shown as much as the paper reports can't say "no gain".
+    """
     condition = condition or comparison.conditions[0]
-    if _idle(comparison, condition):
-        return "it changes nothing in the model"
-    helped, harmed = [], []
-    for task, metric in main_measures(comparison.measures):
-        mean = _overall(comparison, condition, task, metric)
-        if mean is None:
-            continue
-        sign = -1 if metric in LOWER_IS_BETTER else 1
-        low, high = sorted((sign * mean.gain.low, sign * mean.gain.high))
-        helped += [task] if low > 0 else []
-        harmed += [task] if high < 0 else []
-    found = [f"it {what} in {', '.join(tasks)}" for what, tasks in
-             (("helps", helped), ("harms", harmed)) if tasks]  # fmt: skip
-    return " and ".join(found) or "no gain and no loss beyond chance"
+    means = [
+        mean
+        for task, metric in main_measures(comparison.measures)
+        if (mean := _overall(comparison, condition, task, metric)) is not None
+    ]
+    found: dict[str, list[Difference]] = {}
+    for mean, p in zip(means, holm([mean.p for mean in means])):
+        found.setdefault(_answer(mean, claim(mean, float(p))), []).append(mean)
+    claimed = [
+        f"{said} in {', '.join(mean.task for mean in found.pop(said))}"
+        for said in (HELPS, HARMS)
+        if said in found
+    ]
+    alone = not claimed and len(found) == 1
+    rest = [_unclaimed(said, some, alone) for said, some in found.items()]
+    return "; ".join([*([" and ".join(claimed)] if claimed else []), *rest]) or UNASKED
 
 
 def answer(comparison: Comparison) -> list[str]:
@@ -50,9 +67,38 @@ def answer(comparison: Comparison) -> list[str]:
     return [f"{first}: {headline(comparison)}.", *verdict(comparison), *notes]
 
 
-def _idle(comparison: Comparison, condition: str) -> bool:
-    """Whether its plans change nothing in any language."""
-    return all(d.identity for d in comparison.differences if d.condition == condition)
+def _answer(mean: Difference, claimed: int) -> str:
+    """What may be said of a mean: a claim, nothing found, or why nothing can be told."""
+    if mean.identity:
+        return IDLE_ANSWER
+    if claimed:
+        return HELPS if claimed > 0 else HARMS
+    if not (mean.gain.is_known and isfinite(mean.detectable)):
+        return FEW_TEXTS
+    return FEW_ITEMS if _is_blunt(mean) else NOTHING
+
+
+def _unclaimed(said: str, means: list[Difference], alone: bool) -> str:
+    """The same of all these tasks, which are named unless it is the whole answer."""
+    tasks = [mean.task for mean in means]
+    if said == FEW_ITEMS and len(means) == 1:
+        where = "" if alone else f" in {tasks[0]}"
+        return f"{said}{where} (they could show {_least(means[0])} at best)"
+    if said == FEW_ITEMS:
+        could = ", ".join(f"{_least(mean)} in {mean.task}" for mean in means)
+        return f"{said} (they could show {could} at best)"
+    return said if alone else f"{said} in {', '.join(tasks)}"
+
+
+def _is_blunt(cell: Difference) -> bool:
+    """Whether its items would not have shown a gain that is worth showing."""
+    return cell.detectable > worth_showing(cell.task, cell.metric, cell.before)
+
+
+def _least(cell: Difference) -> str:
+    """The smallest gain that its items would have shown, in words."""
+    points = " points" if is_share(cell.metric) else ""
+    return number(scaled(cell.detectable, cell.metric), cell.metric) + points
 
 
 def _overall(comparison: Comparison, condition: str, task: str, metric: str) -> Difference | None:
@@ -64,15 +110,16 @@ def _overall(comparison: Comparison, condition: str, task: str, metric: str) -> 
 
 
 def _sentence(comparison: Comparison, condition: str, task: str, metric: str) -> str:
-    steered = comparison.steered(comparison.cells(condition, task, metric))
-    if _idle(comparison, condition):
+    cells = comparison.cells(condition, task, metric)
+    if all(d.identity for d in cells):
         return f"{task}, {metric}: {condition} changes nothing in the model."
-    parts = []
+    steered, parts = comparison.steered(cells), []
     if mean := _overall(comparison, condition, task, metric):
         where = get_language(steered[0].language).name
         many = f"the mean of {len(steered)} languages"
         parts.append(f"{_gain(mean)} in {many if len(steered) > 1 else where}")
-    parts.append(_sure(steered))
+    if steered:
+        parts.append(_sure(steered))
     if anchor := comparison.get(condition, task, metric, comparison.anchor):
         parts.append(f"{get_language(comparison.anchor).name} {_gain(anchor)}")
     won = comparison.control_wins.get((condition, task, metric))
@@ -84,13 +131,22 @@ def _sentence(comparison: Comparison, condition: str, task: str, metric: str) ->
 
 
 def _sure(cells: list[Difference]) -> str:
-    """The languages in which the difference is more than chance."""
+    """The languages in which the difference is more than chance; if there are none, what would
+    have been."""
     better, worse = (
         [get_language(d.language).name for d in cells if d.shown == way] for way in (1, -1)
     )
     named = [f"{w} in {', '.join(names)}" for w, names in (("better", better), ("worse", worse))
              if names]  # fmt: skip
-    return " and ".join(named) or "no language changed more than chance would"
+    if named:
+        return " and ".join(named)
+    cells = [d for d in cells if not d.identity]
+    told = [d for d in cells if d.gain.is_known and isfinite(d.detectable)]
+    if not told:
+        return f"{FEW_TEXTS} of any language alone"
+    least = min(told, key=lambda d: d.detectable)
+    note = f" ({_least(least)} would have shown)" if _is_blunt(least) else ""
+    return f"no language changed more than chance would{note}"
 
 
 def _gain(cell: Difference) -> str:
@@ -101,4 +157,11 @@ def _gain(cell: Difference) -> str:
         signed(scaled(value, cell.metric), 2 if share else 3)
         for value in (cell.gain.estimate, cell.gain.low, cell.gain.high)
     )
-    return f"{estimate}{' points' if share else ''} (95 % between {low} and {high})"
+    span = f"95 % between {low} and {high}"
+    if not cell.gain.is_known:
+        span = f"no interval from {_texts(cell.groups)}"
+    return f"{estimate}{' points' if share else ''} ({span})"
+
+
+def _texts(count: int) -> str:
+    return "one text" if count == 1 else f"{count} texts"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...evaluation.judging.comparison import Comparison
-from ...evaluation.judging.finding import Finding, Point
+from ...evaluation.judging.finding import Finding
 from ...evaluation.judging.results import main_measures
 from ...evaluation.judging.statistics import Interval
 from ...evaluation.judging.sweep import Ranking, Tried
@@ -76,16 +76,7 @@ class Outcome:
 def read_outcome(measured: Path, settings: Mapping[str, Any]) -> Outcome:
     """The embedded model's, from the two files that `clas_core.studies measure` writes."""
     text = measured.read_text("utf-8")
-    findings = tuple(
-        Finding(
-            one["task"],
-            one["metric"],
-            tuple(Point(**point) for point in one["points"]),
-            Interval(**one["gain"]),
-            Interval(**one["retrieval"]),
-        )
-        for one in json.loads(text)["findings"]
-    )
+    findings = tuple(map(Finding.from_dict, json.loads(text)["findings"]))
     comparison = from_json(text)
     ranking = Ranking(
         tuple(map(_tried, settings["table"])), settings["suggested"], settings["best"]
@@ -112,7 +103,6 @@ def _tried(row: Mapping[str, Any]) -> Tried:
     """A row of the stored sweep: fields of a recipe, and the gain it brought."""
     names = {field.name for field in fields(Recipe)}
     changed = {name: value for name, value in row.items() if name in names}
-    gain = Interval(row["estimate"], row["low"], row["high"])
     said = {**changed, "layers": "{}-{}".format(*changed["layers"])}
     label = " ".join(f"{name}={value}" for name, value in said.items())
-    return Tried(label, Recipe(**changed), gain)
+    return Tried(label, Recipe(**changed), Interval.from_dict(row))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from math import isnan
+from math import isfinite, isnan
 
 from ...evaluation.judging.comparison import Comparison, Difference
 from ...evaluation.judging.conditions import CONTROL
@@ -38,6 +38,8 @@ def rho_markup(finding: Finding) -> str:
     def said(rho: Interval) -> str:
         if isnan(rho.estimate):
             return "none, as one of them didn't change"
+        if not rho.is_known:
+            return f"{signed(rho.estimate)} (too few languages for an interval)"
         low, high = signed(rho.low), signed(rho.high)
         return f"{signed(rho.estimate)} (95 % between {low} and {high})"
 
@@ -79,7 +81,7 @@ def _table(comparison: Comparison, task: str, metric: str, whole: bool) -> str:
     first = comparison.cells(table.index[1], task, metric)
     unit = ", in points" if is_share(metric) else ""
     unit += ", less is better" if metric in LOWER_IS_BETTER else ""
-    least = sorted(d.detectable for d in comparison.steered(first) if not isnan(d.detectable))
+    least = sorted(d.detectable for d in comparison.steered(first) if isfinite(d.detectable))
     note = ""
     if whole and least:
         smallest = number(scaled(least[len(least) // 2], metric), metric)
@@ -115,6 +117,8 @@ def _cell(cell: Difference | None, code: str, whole: bool) -> str:
     classes = f"{side if cell.better else ''} {'sure' if sure else ''}".strip()
     digits = 1 if is_share(cell.metric) else 3
     span = f"{signed(low, digits)} to {signed(high, digits)}"
+    if not cell.gain.is_known:
+        span = "no interval"
     text = cell_text(cell).replace("-", "−")
     return f'<td class="{classes}"{_apart(code, True)}{style}>{text}<small>{span}</small></td>'
 

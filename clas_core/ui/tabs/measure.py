@@ -31,10 +31,10 @@ alone, steered by the settings at the side, by other published methods, merely a
 use the language, and under {CONTROLS} random controls ({CONTROL_IS}).
 
 Every number is a gain over the model left alone on the very same items, in points where the score
-is a share. The small print is where 95 % of resampled gains lie. Under settings without any
-effect, a language would turn bold in fewer than one of 20 tables (Holm's correction over the
-languages); the mean and English, which stands apart as the language that must not lose, are
-tested on their own.
+is a share. The small print is where the true gain lies with 95 % certainty; fewer than six texts
+have none. Under settings without any effect, a language would turn bold in fewer than one of 20
+tables (Holm's correction over the languages); the mean and English, which stands apart as the
+language that must not lose, are tested on their own.
 
 Settings that were chosen on the items they are reported on always look good. So there are two
 kinds of items: validation items to try things out on, as often as you like, and test items for
@@ -186,7 +186,12 @@ class _Results:
                 elem_id="measure-shown",
             )  # fmt: skip
             with gr.Column(elem_classes="figure-card"):
-                markup(title("Gains by language", "with the range of 95 % of resampled gains"))
+                markup(
+                    title(
+                        "Gains by language",
+                        "with the range that holds the true gain with 95 % certainty",
+                    )
+                )
                 self.gains = plotly_panel(height=360, elem_id="measure-gains")
             with gr.Column(elem_classes="figure-card"):
                 below = "each dot a language under a method"
