@@ -20,7 +20,8 @@ class OwnedNeurons(Protocol):
     """Any selection that says which neurons are a language's own."""
 
     @property
-    def languages(self) -> tuple[str, ...]: ...
+    def languages(self) -> tuple[str, ...]:
+        """The codes that `neurons_of` takes."""
 
     def neurons_of(self, language: str) -> torch.Tensor:
         """[layers, neurons] bool. Raises ClasError if the language isn't in the selection."""

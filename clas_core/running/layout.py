@@ -76,6 +76,7 @@ class Layout:
 
     @classmethod
     def load(cls, path: str | Path) -> Layout:
+        """Read what `save` wrote. Raises ClasError if the file is missing or another's."""
         try:
             with safe_open(path, framework="pt") as file:
                 return cls(

@@ -53,6 +53,7 @@ class Separation:
 
     @property
     def mean_retrieval(self) -> float:
+        """`retrieval` averaged over its languages."""
         return sum(self.retrieval.values()) / len(self.retrieval)
 
 

@@ -47,6 +47,10 @@ class CLAS:
             raise ClasError(f"specific must be 'any', 'target' or 'others', not {self.specific!r}.")
 
     def plan(self, atlas: Atlas, sel: Selection, target: str) -> SteeringPlan:
+        """The plan for `target` from the atlas and a selection of the same languages: s alone.
+
+        Raises ClasError if atlas, selection and languages don't fit together.
+        """
         _check(atlas, sel, target)
         specific = sel.category == SPECIFIC
         if self.specific == "target":
@@ -74,6 +78,10 @@ class IntMu:
         _check_numbers(self)
 
     def plan(self, atlas: Atlas, sel: OwnedNeurons, target: str) -> SteeringPlan:
+        """The plan for `target`: s and b on its own neurons, which `sel` names.
+
+        Raises ClasError if atlas, selection and languages don't fit together.
+        """
         _check(atlas, sel, target)
         own, mu = sel.neurons_of(target), atlas.mean[:, atlas.index(target)]  # [layers, neurons]
         scale, bias = torch.where(own, 0.0, 1.0), torch.where(own, mu, 0.0)
@@ -96,6 +104,10 @@ class LAPE:
         _check_numbers(self)
 
     def plan(self, atlas: Atlas, sel: OwnedNeurons, target: str) -> SteeringPlan:
+        """The plan for `target`, which only names it: s on the neurons of `source`.
+
+        Raises ClasError if atlas, selection and languages don't fit together.
+        """
         _check(atlas, sel, target)
         atlas.index(self.source)
         found = lape_select(atlas) if isinstance(sel, Selection) else sel
@@ -121,6 +133,10 @@ class LanguageArithmetic:
         _check_numbers(self)
 
     def plan(self, atlas: Atlas, sel: OwnedNeurons, target: str) -> SteeringPlan:
+        """The plan for `target`: b on its own neurons, s on those of `source`.
+
+        Raises ClasError if atlas, selection and languages don't fit together.
+        """
         _check(atlas, sel, target)
         own, mu = sel.neurons_of(target), atlas.mean[:, atlas.index(target)]  # [layers, neurons]
         bias = torch.where(own, self.lam * mu, 0.0)
@@ -146,6 +162,10 @@ class DiffMean:
         _check_numbers(self)
 
     def plan(self, atlas: Atlas, sel: OwnedNeurons, target: str) -> SteeringPlan:
+        """The plan for `target`: a shift after each of the layers; `sel` plays no part.
+
+        Raises ClasError if atlas, selection and languages don't fit together.
+        """
         _check(atlas, sel, target)
         r = atlas.residual  # [layers, languages, hidden]
         shift = r[:, atlas.index(target)] - r[:, atlas.index(self.source)]
@@ -167,6 +187,10 @@ class RandomControl:
     seed: int = 0
 
     def plan(self, atlas: Atlas, sel: Selection, target: str) -> SteeringPlan:
+        """The plan of the method that it controls, with its numbers on other live neurons.
+
+        Raises ClasError if atlas, selection and languages don't fit together.
+        """
         original = self.of.plan(atlas, sel, target)
         layers = {
             index: self._shuffle(layer, sel.category[index] > DEAD, index)

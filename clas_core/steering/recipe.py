@@ -130,6 +130,7 @@ class Recipe:
         return render(lm, self.prompt, chat=self.chat, system=self.system)
 
     def to_json(self) -> str:
+        """All fields as JSON, which `from_json` reads."""
         return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
 
     @classmethod

@@ -551,3 +551,9 @@ def test_a_label_that_is_none(tmp_path):
     write_jsonl(tmp_path / "test.tr.jsonl", [row | {"idx": 0}])
     with pytest.raises(ClasError, match="'why' is no label; they are cause, effect"):
         open_task("xcopa", str(tmp_path)).items("tr", Test)
+
+
+@pytest.mark.parametrize("codes", [("sw", "hi"), ("en",)])
+def test_retrieval_needs_english_and_one_more(tiny_corpus, codes):
+    with pytest.raises(ClasError, match="take a text in 'en' and one more"):
+        Retrieval(tiny_corpus.subset(codes))

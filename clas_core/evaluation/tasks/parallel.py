@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import ClasError
 from ...text.corpus import ParallelCorpus
 from ...text.detection import detect
 from ...text.profiles import is_like
@@ -24,13 +25,23 @@ _VALIDATION = 1 / 3
 @dataclass(frozen=True)
 class Retrieval(Benchmark):
     """Is the sentence nearest in the anchor language, by cosine, the translation? All items of a
-    language are each other's rivals, so chance is one in as many as there are."""
+    language are each other's rivals, so chance is one in as many as there are.
+
+    Raises ClasError if the text lacks the anchor, or has no other language.
+    """
 
     corpus: ParallelCorpus
     anchor: str = "en"
     name: str = "retrieval"
     kind = "states"
     metrics = ("retrieval",)
+
+    def __post_init__(self) -> None:
+        if self.anchor not in self.corpus.languages or not self.languages:
+            raise ClasError(
+                f"Retrieval looks for translations in {self.anchor!r}, but the text has "
+                f"{', '.join(self.corpus.languages)}: take a text in {self.anchor!r} and one more."
+            )
 
     @property
     def languages(self) -> tuple[str, ...]:
