@@ -45,6 +45,7 @@ _CHOICES = {
 }
 _OPTIONAL = ("revision", "source", "shared_from", "layers")
 _LATER = ("chat", "system")  # not in the hash at their defaults: older recipes keep theirs
+_ADDED = ("fbclid", "gclid", "msclkid", "view", "deep_link")  # by those who pass a link on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,9 +154,20 @@ class Recipe:
 
     @classmethod
     def from_query(cls, query: str) -> Recipe:
-        """Read `to_query`'s form, or a whole URL with it; Gradio's own names (`__theme`) pass."""
-        pairs = parse_qsl(query.rpartition("?")[2], keep_blank_values=True)
-        return cls._of({k: _parsed(k, v) for k, v in pairs if not k.startswith("__")})
+        """Read `to_query`'s form, or a whole URL with it, also one with a fragment.
+
+        What others add to links (`utm_source`, `fbclid`, Gradio's `__theme`) is passed over.
+        """
+        query = query.partition("#")[0]
+        head, mark, tail = query.partition("?")
+        # Behind a field's name, a question mark is a part of the value.
+        if mark and ("=" not in head or head.startswith(("http://", "https://"))):
+            query = tail
+        try:
+            pairs = parse_qsl(query, keep_blank_values=True, errors="strict")
+        except UnicodeDecodeError as error:
+            raise ClasError("This link is broken: a value in it is no UTF-8 text.") from error
+        return cls._of({k: _parsed(k, v) for k, v in pairs if not is_added(k)})
 
     def to_python(self) -> str:
         """Code that runs this recipe and leaves its two texts in `unsteered` and `steered`."""
@@ -203,13 +215,18 @@ print(unsteered, steered, sep="\\n")
         return cls(**values)
 
 
+def is_added(name: str) -> bool:
+    """Whether a name in a link is no field of a recipe, but was added on the link's way."""
+    return name.startswith(("__", "utm_")) or name in _ADDED
+
+
 def read_recipe(text: str = "", **changes: Any) -> Recipe:
     """The recipe of a .json file, or of a link or its query; the general defaults for "".
 
     `changes` replace its fields, those that are None excepted. Raises ClasError for a recipe that
     can't be read and OSError for a file that isn't there.
     """
-    if text.endswith(".json"):
+    if text.endswith(".json") and "=" not in text:
         recipe = Recipe.from_json(Path(text).read_text(encoding="utf-8"))
     else:
         recipe = Recipe.from_query(text)
@@ -234,6 +251,8 @@ def _checked(name: str, value: Any) -> Any:
         return int(value)
     if not isinstance(value, str):
         raise ClasError(f"{name} must be text, not {value!r}.")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise ClasError(f"{name} holds half a character, which is no text: write it again.")
     if name in _CHOICES and value not in _CHOICES[name]:
         raise ClasError(f"{name} must be one of {', '.join(_CHOICES[name])}, not {value!r}.")
     if name in ("target", "source") and is_code(value):

@@ -27,18 +27,31 @@ RECIPE = Recipe(
     seed=7,
 )
 
+TEXT = st.text(st.characters(codec="utf-8"))
+FLOAT = st.floats(-10, 10)
 recipes = st.builds(
     Recipe,
-    model=st.text(),
-    revision=st.none() | st.text(),
+    model=TEXT,
+    revision=st.none() | TEXT,
+    dtype=st.sampled_from(["auto", "float32", "bfloat16", "float16"]),
+    corpus=TEXT,
     method=st.sampled_from(list(METHODS)),
-    alpha=st.floats(-10, 10),
+    alpha=FLOAT,
+    beta=FLOAT,
+    gamma=FLOAT,
+    lam=st.floats(-100, 100),
+    source=st.none() | TEXT,
     tau=st.floats(0, 1),
-    shared_from=st.none() | st.integers(2, 16),
+    tau_mode=st.sampled_from(["absolute", "quantile"]),
+    shared_from=st.none() | st.integers(2, 1000),
+    specific=st.sampled_from(["any", "target", "others"]),
     layers=st.none() | st.tuples(st.integers(0, 9), st.integers(10, 99)),
-    prompt=st.text(st.characters(codec="utf-8")),
+    target=TEXT,
+    prompt=TEXT,
     chat=st.sampled_from(["auto", "on"]),
-    system=st.text(st.characters(codec="utf-8")),
+    system=TEXT,
+    temperature=st.floats(0, 10),
+    max_new_tokens=st.integers(1, 100_000),
     seed=st.integers(0, 2**63 - 1),
 )
 
@@ -46,9 +59,26 @@ recipes = st.builds(
 @given(recipes)
 def test_json_and_url_come_back_as_they_went(recipe):
     assert Recipe.from_json(recipe.to_json()) == recipe
-    assert Recipe.from_query(recipe.to_query()) == recipe
-    link = f"https://example.org/?__theme=dark&{recipe.to_query()}"
-    assert Recipe.from_query(link).hash == recipe.hash
+    query = recipe.to_query()
+    for link in (
+        query,
+        f"?{query}",
+        f"https://example.org/x=1/?__theme=dark&utm_source=a&{query}&fbclid=b#tab=map",
+    ):
+        assert Recipe.from_query(link) == recipe
+
+
+@pytest.mark.parametrize(
+    ("query", "prompt"),
+    [
+        ("prompt=Who? Why?&seed=7#tab=map", "Who? Why?"),  # as typed by hand, unescaped
+        ("?prompt=Who?&seed=7", "Who?"),
+        ("http://localhost:7860/?seed=7&prompt=a\nb", "a\nb"),
+        ("prompt=http://a/?b&seed=7", "http://a/?b"),
+    ],
+)
+def test_links_by_hand_lose_nothing(query, prompt):
+    assert Recipe.from_query(query) == Recipe(prompt=prompt, seed=7)
 
 
 def test_hash_tells_every_field():
@@ -137,6 +167,10 @@ def test_bad_texts_get_one_clear_sentence():
         Recipe.from_query("?alpha=much")
     with pytest.raises(ClasError, match="layers in this link"):
         Recipe.from_query("layers=all")
+    with pytest.raises(ClasError, match="no UTF-8 text"):
+        Recipe.from_query("prompt=%ff")
+    with pytest.raises(ClasError, match="prompt holds half a character"):
+        Recipe(prompt="\ud800")
 
 
 @pytest.mark.parametrize("name", METHODS)
