@@ -96,7 +96,7 @@ def decode(
         first = None
         for row, token in zip(answers, tokens.tolist()):
             for answer in row:
-                answer.push(token)
+                answer.push(token, last=index + 1 == most)
         yield index
         going = [k for k, row in enumerate(answers) if not all(answer.done for answer in row)]
         if not going:

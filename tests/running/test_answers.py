@@ -33,5 +33,6 @@ def test_rows_that_end_leave_the_rest_alone(tiny_lm, monkeypatch):
     found = write_answers(tiny_lm, PROMPTS, max_new_tokens=12)[0]
     assert found == generate_batch(tiny_lm, PROMPTS, max_new_tokens=12)
     kept = step.token_ids[0][: step.token_ids[0].index(end)]
-    assert len(tiny_lm.tokenizer(found[0])["input_ids"]) <= len(kept) + 2
+    whole = tiny_lm.tokenizer.decode([*step.prompt_ids[0], *kept], skip_special_tokens=True)
+    assert whole == PROMPTS[0] + found[0]
     assert len(found[0]) < max(map(len, found))

@@ -6,8 +6,6 @@ import threading
 import pytest
 import torch
 from chats import CHATML, LLAMA3, MARKS, chat_lm
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tiny import SENTENCES, make_tokenizer, tiny_llama_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -15,7 +13,6 @@ from transformers import PreTrainedTokenizerFast
 from clas_core.errors import ClasError
 from clas_core.model.loading import load
 from clas_core.model.prompts import render
-from clas_core.model.streaming import TextStream
 from clas_core.running.answers import generate_batch
 from clas_core.running.decoding import Chooser
 from clas_core.running.generation import generate
@@ -156,23 +153,6 @@ def test_streams_whole_characters(own_lm, monkeypatch, text):
         assert text.startswith(step.texts[0])
     assert len({step.texts for step in steps}) < len(steps)  # some characters did come in parts
     assert steps[-1].texts == (text,)
-
-
-@settings(max_examples=50, deadline=None)
-@given(text=st.text(st.characters(codec="utf-8"), max_size=20))
-def test_stream_adds_up_to_the_text(tiny_lm, text):
-    tokens = tiny_lm.tokenizer.encode(text, add_special_tokens=False)
-    stream = TextStream(tiny_lm, tiny_lm.tokenizer.encode(PROMPT))
-    streamed = "".join(stream.push(token) for token in tokens)
-    assert streamed == text.rstrip("\ufffd") or "\ufffd" in text
-
-
-def test_stream_survives_bytes_that_are_no_text(tiny_lm):
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(0, 400, (500,), generator=generator).tolist()
-    stream = TextStream(tiny_lm)
-    streamed = "".join(stream.push(token) for token in tokens)
-    assert tiny_lm.tokenizer.decode(tokens, skip_special_tokens=True).startswith(streamed)
 
 
 def metaspace_tokenizer():
