@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from chats import CHATML, chat_lm
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 from tiny import tiny_qwen2_model
 from tiny_studio import tiny_studio
 
@@ -21,6 +21,7 @@ from clas_core.ui.behind.studio import Studio
 from clas_core.ui.tabs.page import build, launch_options
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+expect.set_options(timeout=30_000)  # on a busy machine too
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
@@ -83,7 +84,7 @@ def open_page(browser: Browser, url: str) -> Iterator[Callable[..., Page]]:
         watch(page)
         page.goto(url + query)
         page.wait_for_selector("#generate")
-        page.wait_for_selector(".pane-text")
+        page.wait_for_selector(".result-sentence", state="attached")  # another tab may be open
         return page
 
     yield open_

@@ -39,7 +39,7 @@ def test_first_screen_is_a_stored_result(open_page, studio):
     panes = page.locator(".pane-text").all_text_contents()
     assert panes == ["".join(t for t, _ in pane["spans"]) for pane in stored["panes"]]
     expect(page.locator("#strength output")).to_have_text("0.50")
-    expect(page.locator("#detected")).to_contain_text("Detected Swahili")
+    expect(page.locator("#detected")).to_contain_text("Swahili, the language of the example")
 
 
 def test_generate_marks_differences_and_shows_the_strip(open_page):
@@ -162,7 +162,7 @@ def test_a_clicked_bar_and_tile_choose_layer_and_neuron(open_page):
 def test_arabic_is_set_from_right_to_left(open_page):
     page = open_page()
     page.locator("#example-languages label", has_text="العربية").click()
-    expect(page.locator("#detected")).to_contain_text("Detected Arabic")
+    expect(page.locator("#detected")).to_contain_text("Arabic, the language of the example")
     prompt = page.locator("#prompt textarea")
     expect(prompt).to_have_attribute("dir", "auto")
     assert prompt.evaluate("e => getComputedStyle(e).direction") == "rtl"

@@ -36,21 +36,22 @@ def test_the_defaults_are_the_methods_own():
 
 
 @pytest.mark.parametrize(
-    ("changes", "field", "expected"),
+    ("changes", "message"),
     [
-        ({"strength": 7}, "alpha", 2.0),
-        ({"strength": -7}, "alpha", -1.0),
-        ({"tau": 1.5}, "tau", 1.0),
-        ({"length": 10**9}, "max_new_tokens", 100),
-        ({"length": 0}, "max_new_tokens", 1),
-        ({"shared_from": 99}, "shared_from", 4),
-        ({"first_layer": 3, "last_layer": 99}, "layers", (2, 8)),
-        ({"seed": -5}, "seed", 0),
-        ({"language": "ar"}, "target", "ar"),
+        ({"strength": 7}, "Strength must be a number from -1 to 2"),
+        ({"beta": -0.1}, "Beta must be a number from 0 to 3"),
+        ({"tau": 1.5}, "threshold must be a number from 0 to 1"),
+        ({"length": 101}, "Length must be a number from 1 to 100"),
+        ({"length": 0}, "Length must be a number from 1 to 100"),
+        ({"shared_from": 99}, "Shared from must be a number from 2 to 4"),
+        ({"last_layer": 9}, "last bridge layer must be a number from 1 to 8"),
+        ({"seed": 2**31}, "seed must be a number from 0 to 2147483647"),
+        ({"temperature": math.inf}, "Temperature must be a number from 0 to 2"),
     ],
 )
-def test_numbers_are_clamped(changes, field, expected):
-    assert getattr(recipe(**changes), field) == expected
+def test_numbers_out_of_range_are_refused_and_never_moved(changes, message):
+    with pytest.raises(ClasError, match=message):
+        recipe(**changes)
 
 
 @pytest.mark.parametrize("name", ["strength", "beta", "gamma", "tau", "temperature", "length"])
@@ -77,6 +78,20 @@ def test_layers_the_wrong_way_round():
 def test_empty_prompts(bad):
     with pytest.raises(ClasError, match="Write a prompt"):
         inputs.clean_prompt(bad)
+
+
+def test_the_language_of_an_example_is_known_and_not_guessed():
+    """Also where it has no letters to tell by, and among the languages that share it."""
+    examples = {"12": ("ar",), "No, no.": ("en", "es")}
+    code, sentence = inputs.target_language("auto", "12", CODES, "sw", examples)
+    assert (code, sentence) == ("ar", "Arabic, the language of the example.")
+    assert inputs.target_language("auto", "12 ", CODES, "sw", examples)[0] == "sw"
+    assert inputs.target_language("auto", "No, no.", CODES, "sw", examples)[0] in ("en", "es")
+    assert inputs.target_language("es", "12", CODES, "sw", examples)[0] == "es"
+
+
+def test_the_length_fits_the_profile():
+    assert inputs.defaults(8, 4, max_new_tokens=20)["length"] == 20
 
 
 def test_huge_prompts():

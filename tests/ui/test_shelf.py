@@ -181,12 +181,26 @@ def test_a_ticket_stops_before_and_while_it_runs():
     stops = Stops(kept=2)
     one, two = stops.issue(), stops.issue()
     stops.stop(one)
-    assert stops.event(one).is_set()
-    assert not stops.event(two).is_set()
+    assert stops.run(one).stop.is_set()
+    assert not stops.run(two).stop.is_set()
     stops.issue()
-    assert not stops.event(one).is_set()  # forgotten: only so many are kept
+    assert not stops.run(one).stop.is_set()  # forgotten: only so many are kept
     stops.stop(None)
     stops.drop("unknown")
+
+
+def test_a_ticket_in_the_place_of_another_silences_that_one():
+    stops = Stops()
+    one = stops.issue()
+    assert stops.goes_on(one)
+    first = stops.run(one)
+    two = stops.issue(one)
+    assert first.over
+    assert first.stop.is_set()
+    assert not stops.goes_on(one)
+    assert stops.goes_on(two)
+    stops.drop(two)
+    assert not stops.goes_on(two)
 
 
 @pytest.mark.parametrize(

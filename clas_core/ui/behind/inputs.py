@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from ...errors import ClasError
@@ -32,14 +32,16 @@ METHODS = {  # of clas_core.steering.methods: their name on the page, and what t
 AWAY = ("LAPE", "DiffMean")  # methods that steer away from the anchor
 SPECIFIC = {"any": "of any language", "target": "the language's own", "others": "everyone else's"}
 AUTO = "auto"
+LENGTH = 40  # tokens that the page writes at first
 
 
 def number(name: str, value: Any, limits: tuple[float, float]) -> float:
-    """`value` as a number within `limits`; raises ClasError for what is no number."""
+    """`value`, which must be a number within `limits`; raises ClasError for all else."""
     low, high = limits
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
-        raise ClasError(f"{name} must be a number from {low:g} to {high:g}.")
-    return float(min(max(value, low), high))
+    right = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not right or not low <= value <= high:  # NaN fails every comparison
+        raise ClasError(f"{name} must be a number from {low:.12g} to {high:.12g}.")
+    return float(value)
 
 
 def whole(name: str, value: Any, limits: tuple[int, int]) -> int:
@@ -67,24 +69,41 @@ def clean_prompt(value: Any) -> str:
         raise ClasError(
             f"The prompt has {len(value)} characters; shorten it to {MAX_PROMPT} or fewer."
         )
-    return value.replace("\r\n", "\n")
+    return _one_break(value)
 
 
 def clean_system(value: Any) -> str:
-    """The system prompt without outer spaces, maybe empty. Raises ClasError if too long."""
-    text = value.strip() if isinstance(value, str) else ""
+    """The system prompt, empty if it is blank. Raises ClasError if too long."""
+    text = value if isinstance(value, str) and value.strip() else ""
     if len(text) > MAX_PROMPT:
         raise ClasError(f"Shorten the system prompt to {MAX_PROMPT} characters or fewer.")
-    return text.replace("\r\n", "\n")
+    return _one_break(text)
+
+
+def _one_break(text: str) -> str:
+    """With one kind of line break, the one that a browser's text box has."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def target_language(
-    wanted: Any, prompt: Any, codes: tuple[str, ...], fallback: str
+    wanted: Any,
+    prompt: Any,
+    codes: tuple[str, ...],
+    fallback: str,
+    examples: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
 ) -> tuple[str, str]:
-    """The language to steer towards, and a sentence that says where it comes from."""
+    """The language to steer towards, and a sentence that says where it comes from.
+
+    `examples`: ready prompts, each with the languages that have it.
+    """
     if wanted != AUTO:
         code = choice("The language", wanted, dict.fromkeys(codes))
         return code, f"Set to {get_language(code).name}."
+    if isinstance(prompt, str) and prompt in examples:
+        codes = examples[prompt]
+        if len(codes) == 1:
+            return codes[0], f"{get_language(codes[0]).name}, the language of the example."
+        fallback = codes[0]
     found = detect(prompt[:MAX_PROMPT] if isinstance(prompt, str) else "", codes)
     if found.code is None:
         name = get_language(fallback).name
@@ -103,15 +122,16 @@ def make_recipe(
     num_layers: int,
     max_new_tokens: int,
     fallback: str,
+    examples: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
 ) -> Recipe:
-    """The recipe that the page's controls ask for; numbers are clamped to the page's ranges.
+    """The recipe that the page's controls ask for.
 
     `values` are named as in `controls.NAMES`, with the prompt. Layers count from 1, both ends
     included, as the page shows them. `chats`: whether the model's own default is a chat. Raises
-    ClasError, in one sentence, for anything else.
+    ClasError, in one sentence, for anything else, also for numbers outside the page's ranges.
     """
     prompt = values.get("prompt", "")
-    target, _ = target_language(values["language"], prompt, codes, fallback)
+    target, _ = target_language(values["language"], prompt, codes, fallback, examples)
     first = whole("The first bridge layer", values["first_layer"], (1, num_layers))
     last = whole("The last bridge layer", values["last_layer"], (1, num_layers))
     if first > last:
@@ -128,7 +148,7 @@ def make_recipe(
         corpus=corpus,
         method=method,
         source=anchor(codes) if away else None,
-        alpha=round(number("Strength", values["strength"], ALPHA), 4),
+        alpha=number("Strength", values["strength"], ALPHA),
         beta=number("Beta", values["beta"], BETA),
         gamma=number("Gamma", values["gamma"], GAMMA),
         tau=number("The activation threshold", values["tau"], TAU),
@@ -136,7 +156,7 @@ def make_recipe(
         specific=choice("Which neurons count as specific", values["specific"], SPECIFIC),
         layers=(first - 1, last),
         target=target,
-        prompt=prompt if isinstance(prompt, str) else "",
+        prompt=_one_break(prompt) if isinstance(prompt, str) else "",
         chat="auto" if bool(chat) == chats else "on" if chat else "off",
         system=clean_system(system) if chat else "",
         temperature=number("Temperature", values["temperature"], TEMPERATURE),
@@ -145,7 +165,9 @@ def make_recipe(
     )
 
 
-def defaults(num_layers: int, languages: int, opening: Recipe | None = None) -> dict[str, Any]:
+def defaults(
+    num_layers: int, languages: int, opening: Recipe | None = None, max_new_tokens: int = LENGTH
+) -> dict[str, Any]:
     """The page's values before anyone touches it, by name.
 
     `opening`: what was suggested for the model, in place of the general defaults.
@@ -164,7 +186,7 @@ def defaults(num_layers: int, languages: int, opening: Recipe | None = None) -> 
         "first_layer": start + 1,
         "last_layer": end,
         "temperature": plain.temperature,
-        "length": 40,
+        "length": min(LENGTH, max_new_tokens),
         "seed": plain.seed,
     }
 
@@ -180,10 +202,10 @@ def strength_for(method: Any, strength: Any, suggested: float) -> Any:
 def from_recipe(
     recipe: Recipe, num_layers: int, languages: int, chats: bool = False
 ) -> dict[str, Any]:
-    """The page's values that ask for `recipe`: what a shared link sets."""
+    """The page's values that ask for `recipe`: what a shared link sets. Not all can be shown."""
     start, end = recipe.layers or bridge_layers(num_layers)
     return {
-        "strength": min(max(recipe.alpha, ALPHA[0]), ALPHA[1]),
+        "strength": recipe.alpha,
         "language": recipe.target,
         "method": choice("The method", recipe.method, METHODS),
         "beta": recipe.beta,
@@ -191,8 +213,8 @@ def from_recipe(
         "tau": recipe.tau,
         "shared_from": recipe.shared_from or languages,
         "specific": recipe.specific,
-        "first_layer": min(start + 1, num_layers),
-        "last_layer": min(end, num_layers),
+        "first_layer": start + 1,
+        "last_layer": end,
         "temperature": recipe.temperature,
         "length": recipe.max_new_tokens,
         "seed": recipe.seed,

@@ -5,6 +5,16 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import OrderedDict
+from dataclasses import dataclass, field
+
+
+@dataclass(eq=False)
+class Run:
+    """What was asked for with one click. `over`: a later click took its place, so that it must
+    show nothing more."""
+
+    stop: threading.Event = field(default_factory=threading.Event)
+    over: bool = False
 
 
 class Stops:
@@ -12,28 +22,35 @@ class Stops:
 
     def __init__(self, kept: int = 1000) -> None:
         self._kept = kept
-        self._events: OrderedDict[str, threading.Event] = OrderedDict()
+        self._runs: OrderedDict[str, Run] = OrderedDict()
         self._lock = threading.Lock()
 
-    def issue(self) -> str:
-        """A new ticket, by which its work can be stopped; the oldest ones are forgotten."""
+    def issue(self, before: object = None) -> str:
+        """A new ticket in the place of `before`, which is stopped for good; the oldest ones are
+        forgotten."""
+        self.run(before).over = True
+        self.stop(before)
         ticket = secrets.token_hex(8)
         with self._lock:
-            self._events[ticket] = threading.Event()
-            if len(self._events) > self._kept:
-                self._events.popitem(last=False)
+            self._runs[ticket] = Run()
+            if len(self._runs) > self._kept:
+                self._runs.popitem(last=False)
         return ticket
 
-    def event(self, ticket: object) -> threading.Event:
+    def run(self, ticket: object) -> Run:
         """What the work has to look at; one of its own if the ticket is unknown."""
-        known = self._events.get(ticket) if isinstance(ticket, str) else None
-        return known or threading.Event()
+        known = self._runs.get(ticket) if isinstance(ticket, str) else None
+        return known or Run()
 
     def stop(self, ticket: object) -> None:
         """Tell the work with this ticket to end; an unknown one is no error."""
-        self.event(ticket).set()
+        self.run(ticket).stop.set()
+
+    def goes_on(self, ticket: object) -> bool:
+        """Whether it is waited for: neither stopped nor over."""
+        return ticket in self._runs and not self.run(ticket).stop.is_set()
 
     def drop(self, ticket: str) -> None:
         """The work is over."""
         with self._lock:
-            self._events.pop(ticket, None)
+            self._runs.pop(ticket, None)

@@ -19,6 +19,7 @@ import torch
 from ...atlas.atlas import Atlas
 from ...atlas.cache import measure_cached
 from ...atlas.selection import SHARED, SPECIFIC, Selection, select
+from ...errors import ClasError
 from ...model.architecture import LanguageModel
 from ...model.loading import load
 from ...model.prompts import Rendered, is_chat_model, render
@@ -79,6 +80,11 @@ class Studio:
         self.measured = measured
         self.verdict = told(measured) if measured else ""
         self.example_codes = [code for code in atlas.languages if self.examples(code)]
+        self._example_languages: dict[str, tuple[str, ...]] = {}
+        for code in self.example_codes:
+            for text in self.examples(code):
+                codes = self._example_languages.get(text, ())
+                self._example_languages[text] = (*codes, code)
         self.fallback = "sw" if "sw" in atlas.languages else atlas.languages[-1]
         # The queue's limits can be passed by with plain requests; this can't.
         self.lock = threading.Lock()
@@ -139,7 +145,9 @@ class Studio:
 
     def defaults(self) -> dict[str, Any]:
         """Every control's opening value, by its name."""
-        start = inputs.defaults(self.num_layers, len(self.codes), self.opening)
+        start = inputs.defaults(
+            self.num_layers, len(self.codes), self.opening, self.profile.max_new_tokens
+        )
         return {**start, "chat": is_chat_model(self.lm), "system": ""}
 
     def recipe(self, values: Mapping[str, Any]) -> Recipe:
@@ -154,6 +162,7 @@ class Studio:
             num_layers=self.num_layers,
             max_new_tokens=self.profile.max_new_tokens,
             fallback=self.fallback,
+            examples=self._example_languages,
         )
 
     def is_of(self, recipe: Recipe) -> bool:
@@ -167,12 +176,25 @@ class Studio:
         )
 
     def values_of(self, recipe: Recipe) -> dict[str, Any]:
-        """The controls' values (and the prompt) that ask for `recipe`."""
-        values = inputs.from_recipe(
-            recipe, self.num_layers, len(self.codes), is_chat_model(self.lm)
-        )
+        """The controls' values (and the prompt) that ask for `recipe`, and for no other.
+
+        Raises ClasError for what this model or the page can't do, naming the field.
+        """
+        chats = is_chat_model(self.lm)
+        values = inputs.from_recipe(recipe, self.num_layers, len(self.codes), chats)
         values["prompt"] = recipe.prompt
-        self.recipe(values)  # refuses what this model can't do
+        if len(recipe.prompt) > inputs.MAX_PROMPT:
+            inputs.clean_prompt(recipe.prompt)
+        if values["chat"] and not self.has_template:
+            raise ClasError("This model has no chat template: chat can't be on.")
+        shown = dataclasses.asdict(self.recipe(values))
+        for name, value in dataclasses.asdict(recipe).items():
+            # None stands for the default that is shown; "on" is the default of a chat model.
+            if value not in (shown[name], None) and name != "chat":
+                raise ClasError(
+                    f"The page can't show {name} = {repr(value)[:40]}; in the shell, "
+                    "`python -m clas_core steer --recipe` takes the whole link."
+                )
         return values
 
     def render(self, recipe: Recipe) -> Rendered:
@@ -182,7 +204,9 @@ class Studio:
 
     def language(self, wanted: Any, prompt: Any) -> tuple[str, str]:
         """The target language and a sentence on where it comes from."""
-        return inputs.target_language(wanted, prompt, self.codes, self.fallback)
+        return inputs.target_language(
+            wanted, prompt, self.codes, self.fallback, self._example_languages
+        )
 
     def selection(self, recipe: Recipe) -> Selection:
         """The neurons' categories at the recipe's thresholds, kept."""

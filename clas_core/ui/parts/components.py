@@ -1,14 +1,17 @@
-"""Components of our own: a Plotly panel, the strength slider, the result of a steering, a fold.
+"""Components of our own: a Plotly panel, the strength slider, the result of a steering, a fold,
+what is set now and what a result is for.
 
 Each is a `gr.HTML` with a fixed template whose value is data: the JavaScript beside it fills the
-template by `textContent`, so nothing that a model says is ever read as markup. (Plain functions,
-as subclassing a component makes Gradio write a file beside this one.)
+template by `textContent`, so nothing that a model says is ever read as markup. Data of more than
+one part goes as one string of JSON: Gradio sends a stream's changes alone, and gets lists in lists
+wrong where one becomes shorter. (Plain functions, as subclassing a component makes Gradio write a
+file beside this one.)
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from typing import Any
 import gradio as gr
 from plotly import graph_objects as go
 
+from ..behind.views import View
 from .plotly_file import PLOTLY_JS
 
 _STATIC = Path(__file__).parent / "static"
@@ -39,14 +43,13 @@ def plotly_panel(*, height: int, replay: str = "", **options: Any) -> gr.HTML:
     )
 
 
-def figure_value(
-    figure: go.Figure, description: str, start: Sequence[dict[str, Any]] = ()
-) -> dict[str, Any]:
+def figure_value(figure: go.Figure, description: str, start: Sequence[dict[str, Any]] = ()) -> str:
     """What a `plotly_panel` shows. `description` is for those who don't see it.
 
     `start` lists {"trace", "x", "y"}: the positions from which these traces glide.
     """
-    return {**json.loads(figure.to_json()), "description": description, "start": list(start)}
+    about = json.dumps({"description": description, "start": list(start)})
+    return f"{figure.to_json()[:-1]},{about[1:]}"
 
 
 def strength_slider(
@@ -73,8 +76,13 @@ def strength_slider(
     )
 
 
-def result_panel(value: dict[str, Any] | None, **options: Any) -> gr.HTML:
-    """Panes side by side and what steering did; its values are what `views.steer_view` returns."""
+def result_value(view: View | None) -> str | None:
+    """What a `result_panel` shows, of what `views.steer_view` returns."""
+    return None if view is None else json.dumps(view)
+
+
+def result_panel(value: str | None, **options: Any) -> gr.HTML:
+    """Panes side by side and what steering did; its values are made by `result_value`."""
     return _scripted(
         "result.js",
         '<div class="result"><div class="result-panes"></div>'
@@ -83,6 +91,40 @@ def result_panel(value: dict[str, Any] | None, **options: Any) -> gr.HTML:
         value,
         **options,
     )
+
+
+def now_panel(value: str, **options: Any) -> gr.HTML:
+    """Not seen: holds what is set now, for the stamps to compare, and for a reload to find.
+
+    Its values are made by `now_value`.
+    """
+    return _scripted("now.js", "<span hidden></span>", value, **options)
+
+
+def now_value(keys: Mapping[str, str], kept: Mapping[str, Any] | None = None) -> str:
+    """The keys of what is set now, and what a reload is to find again."""
+    return json.dumps({"keys": keys, "kept": kept})
+
+
+def stamp(kind: str, otherwise: str, value: str | None = None) -> gr.HTML:
+    """A line that says what a kind of result is for. While that isn't what is set now, it says
+    `otherwise` too, and the style sheet dims the results.
+
+    `kind`: which of the keys in `now_value` is compared. Its values are made by `stamp_value`.
+    """
+    return _scripted(
+        "stamp.js",
+        # In the markup, as with panels.
+        f'<p class="stamp" data-kind="{kind}" hidden>'
+        f"<span></span> <b hidden>{escape(otherwise)}</b></p>",
+        value,
+        elem_id=f"{kind}-stamp",
+    )
+
+
+def stamp_value(standing: Mapping[str, Any]) -> str:
+    """What a `stamp` says, of what `standing.standing` returns."""
+    return json.dumps(standing)
 
 
 def fold_button(label: str, target: str) -> gr.HTML:

@@ -1,4 +1,7 @@
-"""The controls at the side, shared by all tabs."""
+"""The controls at the side, shared by all tabs.
+
+Number boxes have no limits of their own: `behind.inputs` refuses what is out of range, in words.
+"""
 
 from __future__ import annotations
 
@@ -43,9 +46,7 @@ class Controls:
         more: dict[str, dict[str, Any]] = {
             "strength": {"marks": _marks(default, studio.collapse)},
             "language": {"choices": _languages(studio)},
-            "shared_from": {"maximum": len(studio.codes)},
-            "first_layer": {"maximum": studio.num_layers},
-            "last_layer": {"maximum": studio.num_layers},
+            "shared_from": _shared_range(studio),
             "chat": {"visible": studio.has_template},
             "system": {"visible": studio.has_template and values["chat"]},
         }
@@ -109,6 +110,12 @@ def build_controls(studio: Studio, key: gr.State) -> Controls:
     return Controls(key, made, detected, summary, switch, lab, reset)
 
 
+def _shared_range(studio: Studio) -> dict[str, Any]:
+    """Of two languages there is nothing to choose, and no slider from 2 to 2 in Gradio."""
+    languages = len(studio.codes)
+    return {"maximum": max(3, languages), "visible": languages > 2}
+
+
 def _steering(studio: Studio, start: dict[str, Any], made: dict[str, Any]) -> None:
     made["method"] = gr.Dropdown(
         [(short, name) for name, (short, _) in inputs.METHODS.items()],
@@ -117,19 +124,16 @@ def _steering(studio: Studio, start: dict[str, Any], made: dict[str, Any]) -> No
         elem_id="method",
     )
     with gr.Row():
-        made["beta"] = gr.Number(
-            start["beta"], label="β, shared", minimum=0, maximum=3, step=0.05, min_width=100
-        )
-        made["gamma"] = gr.Number(
-            start["gamma"], label="γ, specific", minimum=0, maximum=3, step=0.05, min_width=100
-        )
+        made["beta"] = gr.Number(start["beta"], label="β, shared", step=0.05, min_width=100)
+        made["gamma"] = gr.Number(start["gamma"], label="γ, specific", step=0.05, min_width=100)
     made["tau"] = gr.Slider(
         0, 1, start["tau"], step=0.01, label="Activation threshold τ", elem_id="tau",
         info="A neuron is active in a language if it fires on at least this share of tokens",
     )  # fmt: skip
     made["shared_from"] = gr.Slider(
-        2, len(studio.codes), start["shared_from"], step=1, label="Shared from … languages",
+        2, value=start["shared_from"], step=1, label="Shared from … languages",
         info="β reaches neurons that are active in at least so many", elem_id="shared-from",
+        **_shared_range(studio),
     )  # fmt: skip
     made["specific"] = gr.Radio(
         [(text, name) for name, text in inputs.SPECIFIC.items()],
@@ -142,8 +146,8 @@ def _steering(studio: Studio, start: dict[str, Any], made: dict[str, Any]) -> No
             ("last_layer", "last one, included"),
         ):
             made[name] = gr.Number(
-                start[name], label=label, minimum=1, maximum=studio.num_layers, precision=0,
-                min_width=100, elem_id=name.replace("_", "-"),
+                start[name], label=label, precision=0, min_width=100,
+                elem_id=name.replace("_", "-"),
             )  # fmt: skip
 
 
@@ -153,10 +157,11 @@ def _sampling(studio: Studio, start: dict[str, Any], made: dict[str, Any]) -> No
     )
     with gr.Row():
         made["length"] = gr.Number(
-            start["length"], label="Length, tokens", minimum=1,
-            maximum=studio.profile.max_new_tokens, precision=0, min_width=100,
-        )  # fmt: skip
-        made["seed"] = gr.Number(start["seed"], label="Seed", minimum=0, precision=0, min_width=100)
+            start["length"], label="Length, tokens", precision=0, min_width=100, elem_id="length"
+        )
+        made["seed"] = gr.Number(
+            start["seed"], label="Seed", precision=0, min_width=100, elem_id="seed"
+        )
 
 
 def build_chat(studio: Studio, controls: Controls) -> None:

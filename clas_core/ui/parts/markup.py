@@ -28,6 +28,11 @@ def markup(value: str = "", **options: Any) -> gr.HTML:
     return gr.HTML(value, js_on_load=None, apply_default_css=False, **options)
 
 
+def warn(error: object, head: str = "Warning") -> None:
+    """A notice in the corner, which Gradio would read as markup."""
+    gr.Warning(escape(str(error)), title=head)
+
+
 def title(text: str, below: str = "") -> str:
     """A heading of a figure, with a line in small `below` it."""
     more = f"<p>{escape(below)}</p>" if below else ""

@@ -14,8 +14,9 @@ from ...running.separation import Separation
 from ...text.languages import get_language
 from ..behind.mapper import MapResult
 from ..behind.shelf import Shelf
+from ..behind.standing import UNKNOWN, keys_of, standing, words_of
 from ..behind.studio import Studio
-from ..parts.components import figure_value, plotly_panel
+from ..parts.components import figure_value, plotly_panel, stamp, stamp_value
 from ..parts.controls import STEERING, Controls, named
 from ..parts.figures import map_figure, map_start
 from ..parts.markup import about, in_language, markup, table, title
@@ -33,19 +34,22 @@ SCORES = (
     ("Neighbours of the same language", "among the 10 nearest", "knn_purity"),
     ("Translations found", "nearest {anchor} sentence means the same", "mean_retrieval"),
 )
-BLANK = {"data": [], "layout": {"xaxis": {"visible": False}, "yaxis": {"visible": False}}}
+BLANK = '{"data": [], "layout": {"xaxis": {"visible": false}, "yaxis": {"visible": false}}}'
 READING = "The model is reading the sentences; a large one takes a while, once."
 WARMING = "The map is getting ready (some seconds, once): this is a first sketch of it."
 
 
 @dataclass
 class MapTab:
-    """`redraw`: the arguments of the event that draws the map, for the page to call at opening."""
+    """`redraw`: the arguments of the event that draws the map, for the page to call at opening and
+    at `moves`."""
 
+    moves: list[Any]
     redraw: dict[str, Any]
     panel: gr.HTML
     scores: gr.HTML
     note: gr.HTML
+    stamp: gr.HTML
     layer: gr.Slider
     parallels: gr.HTML
     chosen: gr.State
@@ -57,6 +61,7 @@ class MapTab:
             self.panel: BLANK,
             self.scores: "",
             self.note: "",
+            self.stamp: None,
             self.layer: gr.update(maximum=last, value=last, info=_layer_help(studio)),
             self.parallels: _parallels(studio, None),
             self.chosen: None,
@@ -66,6 +71,7 @@ class MapTab:
 def build_map(shelf: Shelf, controls: Controls, prompt: gr.Textbox, tab: gr.State) -> MapTab:
     studio, key = shelf.first, controls.key
     about(ABOUT)
+    made = stamp("map", "Updating …")
     with gr.Row(elem_classes="two"):
         with gr.Column(scale=5, elem_id="map-card", min_width=300):
             panel = plotly_panel(height=560, replay="▶ Replay the move", elem_id="map")
@@ -83,31 +89,41 @@ def build_map(shelf: Shelf, controls: Controls, prompt: gr.Textbox, tab: gr.Stat
         open_tab: str, at: Any, group: Any, text: str, key: Any, *values: Any
     ) -> Iterator[Any]:
         if open_tab != "map":
-            yield gr.skip(), gr.skip(), gr.skip()
             return
+        mine, words = UNKNOWN["map"], ""
+
+        def unfinished(sentence: str) -> dict[Any, Any]:
+            said = f'<p class="note" role="status">{escape(sentence)}</p>'
+            return {note: said, made: stamp_value(standing(mine, words=words, unfinished=True))}
+
         try:
             studio = shelf.get(key)
             recipe = studio.recipe({**named(values), "prompt": text})
             at = int(at) if isinstance(at, (int, float)) and at == at else studio.num_layers
+            mine = keys_of(studio, recipe, layer=at)["map"]
+            words = f"For {words_of(studio, recipe)}, seen at layer {at}."
             plan = studio.plan(recipe)
             if not studio.mapper.begun:
-                yield gr.skip(), gr.skip(), f'<p class="note">{READING}</p>'
+                yield unfinished(READING)
             result = studio.mapper.compute(plan, at, patient=False)
-            yield _shown(studio, result, group)
             if result.provisional:
-                yield _shown(studio, studio.mapper.compute(plan, at), group)
+                drawn = dict(zip((panel, scores, note), _shown(studio, result, group)))
+                yield {**drawn, **unfinished(WARMING)}
+                result = studio.mapper.compute(plan, at)
+            drawn = dict(zip((panel, scores, note), _shown(studio, result, group)))
+            yield {**drawn, made: stamp_value(standing(mine, words=words))}
         except ClasError as error:
-            yield gr.skip(), gr.skip(), f'<p class="note">{escape(str(error))}</p>'
+            yield unfinished(str(error))
 
     arguments = {
         "fn": redraw,
         "inputs": [tab, layer, chosen, prompt, key, *controls.all],
-        "outputs": [panel, scores, note],
+        "outputs": [panel, scores, note, made],
         "show_progress": "hidden",
         "concurrency_limit": 2,
         "concurrency_id": "map",
     }
-    gr.on([layer.input, *controls.moves(STEERING)], **arguments, trigger_mode="always_last")
+    moves = [layer.input, *controls.moves(STEERING)]
 
     def choose(key: Any, event: gr.EventData) -> tuple[Any, Any]:
         group = event._data.get("key") if isinstance(event._data, dict) else None
@@ -120,7 +136,7 @@ def build_map(shelf: Shelf, controls: Controls, prompt: gr.Textbox, tab: gr.Stat
         return group, _parallels(studio, group)
 
     panel.select(choose, key, [chosen, parallels], show_progress="hidden").then(**arguments)
-    return MapTab(arguments, panel, scores, note, layer, parallels, chosen)
+    return MapTab(moves, arguments, panel, scores, note, made, layer, parallels, chosen)
 
 
 def _layer_help(studio: Studio) -> str:
@@ -138,9 +154,8 @@ def _shown(studio: Studio, result: MapResult, group: Any) -> tuple[Any, str, str
         "Map of sentences by language, before and after steering; the table says it in numbers.",
         map_start(result.before, mapper.labels),
     )
-    note = WARMING if result.provisional else result.note
     scores = _scores(*result.scores, get_language(mapper.anchor).name)
-    return value, scores, f'<p class="note">{escape(note)}</p>' if note else ""
+    return value, scores, f'<p class="note">{escape(result.note)}</p>' if result.note else ""
 
 
 def _scores(before: Separation, after: Separation, anchor: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
@@ -18,13 +20,14 @@ from ...text.languages import get_language
 from ..behind import inputs
 from ..behind.outcome import Outcome
 from ..behind.shelf import Shelf
-from ..behind.stops import Stops
+from ..behind.standing import keys_of, standing, words_of
 from ..behind.studio import Studio
 from ..behind.trial import CONTROLS, Asked, Trial
-from ..parts.components import figure_value, plotly_panel
+from ..parts.components import figure_value, plotly_panel, stamp, stamp_value
 from ..parts.controls import Controls, named
 from ..parts.gains import rho_markup, tables, verdict_markup
 from ..parts.markup import about, markup, title
+from ..parts.stoppable import Stoppable
 
 ABOUT = f"""One lucky sentence proves nothing. Here the same questions are put to the model left
 alone, steered by the settings at the side, by other published methods, merely asked in words to
@@ -60,6 +63,7 @@ class MeasureTab:
         return {
             self.languages: gr.update(choices=_codes(studio), value=_first(studio)),
             **self.results.show(studio.measured),
+            self.results.stamp: _opening_stamp(studio),
         }
 
 
@@ -70,8 +74,15 @@ def chosen_setting(outcome: Outcome | None) -> Recipe | None:
     return outcome.ranking.tried[outcome.ranking.suggested].recipe
 
 
+def steering_of(recipe: Recipe) -> dict[str, Any]:
+    """The fields of a chosen setting that steer, without those that it leaves open."""
+    names = ("method", "alpha", "beta", "gamma", "tau", "specific", "layers", "shared_from")
+    values = {name: getattr(recipe, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def build_measure(shelf: Shelf, controls: Controls, prompt: gr.Textbox) -> MeasureTab:
-    studio, key, stops = shelf.first, controls.key, Stops()
+    studio, key = shelf.first, controls.key
     local = "local" in studio.profile.models
     about(ABOUT)
     with gr.Row(elem_classes="two"):
@@ -103,25 +114,12 @@ def build_measure(shelf: Shelf, controls: Controls, prompt: gr.Textbox) -> Measu
     with gr.Row(elem_id="measure-actions"):
         start = gr.Button("Measure", variant="primary", elem_id="measure")
         cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="measure-cancel")
-    results = _Results(studio.measured)
-    ticket = gr.State("")
-    swap = [start, cancel]
-
-    def begin() -> tuple[Any, Any, str]:
-        return gr.update(visible=False), gr.update(visible=True), stops.issue()
-
-    def end() -> tuple[Any, Any]:
-        return gr.update(visible=True), gr.update(visible=False)
-
-    def halt(ticket: str) -> tuple[Any, Any]:
-        stops.stop(ticket)
-        return end()
+    results = _Results(studio.measured, _opening_stamp(studio))
 
     def measure(
-        ticket: str, names: Any, where: Any, codes: Any, others: Any, count: Any, purpose: Any,
-        text: str, key: Any, *values: Any,
+        halt: threading.Event, names: Any, where: Any, codes: Any, others: Any, count: Any,
+        purpose: Any, text: str, key: Any, *values: Any,
     ) -> Iterator[Updates]:  # fmt: skip
-        stop = stops.event(ticket)
         try:
             studio = shelf.get(key)
             recipe = studio.recipe({**named(values), "prompt": text})
@@ -132,15 +130,19 @@ def build_measure(shelf: Shelf, controls: Controls, prompt: gr.Textbox) -> Measu
             )  # fmt: skip
             trial = Trial(studio, recipe, asked)
         except ClasError as error:
-            stops.drop(ticket)
             yield {results.progress: _sorry(error)}
             return
         trial.start()
-        yield {results.plots: gr.update(visible=False), results.table: ""}
+        made_for = [keys_of(studio, recipe)["measure"]]
+        yield {
+            results.plots: gr.update(visible=False),
+            results.table: "",
+            results.stamp: stamp_value(standing(*made_for, words=_for(studio, recipe))),
+        }
         try:
             drawn = 0
             while not trial.finished.wait(0.4):
-                if stop.is_set():
+                if halt.is_set():
                     trial.cancel()
                 update: Updates = {results.progress: _progress(trial)}
                 if len(trial.differences) != drawn:
@@ -149,33 +151,48 @@ def build_measure(shelf: Shelf, controls: Controls, prompt: gr.Textbox) -> Measu
                 yield update
         finally:
             trial.cancel()  # the tab was closed; no harm to one that is done
-            stops.drop(ticket)
         if trial.error is not None:
             yield {results.progress: _sorry(trial.error)}
         elif trial.outcome is None:
             said = f'<p class="quiet" role="status">{escape(trial.stage)}.</p>'
             yield {results.progress: said}
         else:
-            yield results.show(trial.outcome)
+            chosen = chosen_setting(trial.outcome)
+            if chosen is not None:  # what was asked for gave this, and it holds for this
+                recipe = dataclasses.replace(recipe, **steering_of(chosen))
+                made_for.append(keys_of(studio, recipe)["measure"])
+            said = stamp_value(standing(*made_for, words=_for(studio, recipe)))
+            yield {**results.show(trial.outcome), results.stamp: said}
 
-    quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False}
-    start.click(begin, None, [*swap, ticket], **quiet).then(
-        measure,
-        [ticket, tasks, folder, languages, baselines, items, how, prompt, key, *controls.all],
-        results.all, show_progress="hidden", concurrency_limit=8, concurrency_id="measure",
-    ).then(end, None, swap, **quiet)  # fmt: skip
-    cancel.click(halt, ticket, swap, **quiet)
+    Stoppable(start, cancel).on(
+        start.click, measure,
+        [tasks, folder, languages, baselines, items, how, prompt, key, *controls.all],
+        results.all, concurrency_limit=8, concurrency_id="measure",
+    )  # fmt: skip
     return MeasureTab(languages, results.outcome, results.take, results)
 
 
 class _Results:
     """Where a measurement is shown: sentences, tables, plots, files."""
 
-    def __init__(self, measured: Outcome | None) -> None:
-        """`measured`: what to open with."""
-        first = _values(measured, 0)
-        known = measured is not None
+    def __init__(self, measured: Outcome | None, made_for: str | None) -> None:
+        """`measured`: what to open with, which is `made_for` some settings."""
         self.outcome = gr.State(measured)
+        self.stamp = stamp("measure", "Something else is set now: press Measure.", made_for)
+        with gr.Column(elem_id="measure-results"):
+            self._build(measured)
+        first = _values(measured, 0)
+        self.gains.value, self.finding.value = first[0], first[1]
+        self.heat.value = _heat(measured)
+        self.shown.input(
+            lambda number, outcome: _values(outcome, number),
+            [self.shown, self.outcome],
+            [self.gains, self.finding, self.rho],
+            show_progress="hidden",
+        )
+
+    def _build(self, measured: Outcome | None) -> None:
+        known = measured is not None
         self.progress = markup(
             verdict_markup(measured) if measured else "", elem_id="measure-progress"
         )
@@ -197,7 +214,7 @@ class _Results:
                 below = "each dot a language under a method"
                 markup(title("Do gains go with languages drawing apart?", below))
                 self.finding = plotly_panel(height=340, elem_id="measure-finding")
-                self.rho = markup(first[2], elem_id="measure-rho")
+                self.rho = markup(_values(measured, 0)[2], elem_id="measure-rho")
             with gr.Column(elem_classes="figure-card", visible=_swept(measured)) as self.sweep:
                 below = (
                     "mean gain on validation items, in log p(true answer) where a task has one; "
@@ -213,20 +230,12 @@ class _Results:
                     gr.DownloadButton(label, value=path, size="sm")
                     for label, path in zip(labels, paths)
                 ]
-        self.gains.value, self.finding.value = first[0], first[1]
-        self.heat.value = _heat(measured)
-        self.shown.input(
-            lambda number, outcome: _values(outcome, number),
-            [self.shown, self.outcome],
-            [self.gains, self.finding, self.rho],
-            show_progress="hidden",
-        )
 
     @property
     def all(self) -> list[Any]:
         return [
             *(self.outcome, self.progress, self.table, self.plots, self.shown, self.gains),
-            *(self.finding, self.rho, self.sweep, self.heat, *self.buttons),
+            *(self.finding, self.rho, self.sweep, self.heat, self.stamp, *self.buttons),
         ]
 
     def show(self, outcome: Outcome | None) -> Updates:
@@ -247,6 +256,18 @@ class _Results:
             self.heat: _heat(outcome),
             **{button: gr.update(value=path) for button, path in zip(self.buttons, paths)},
         }
+
+
+def _opening_stamp(studio: Studio) -> str | None:
+    """What the stored measurement is for: the settings that the page opens with."""
+    if studio.measured is None:
+        return None
+    recipe = studio.recipe({**studio.defaults(), "prompt": ""})
+    return stamp_value(standing(keys_of(studio, recipe)["measure"], words=_for(studio, recipe)))
+
+
+def _for(studio: Studio, recipe: Recipe) -> str:
+    return f"For {words_of(studio, recipe)}."
 
 
 def _values(outcome: Outcome | None, number: Any) -> tuple[Any, Any, str]:

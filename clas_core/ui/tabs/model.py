@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -15,10 +16,10 @@ from ...text.languages import get_language
 from ..behind.choice import Choice, parse_model
 from ..behind.library import Library
 from ..behind.shelf import Job, Shelf
-from ..behind.stops import Stops
 from ..behind.studio import Studio
 from ..parts.markup import about, markup, title
 from ..parts.reports import corpus_markup, preflight_markup
+from ..parts.stoppable import Stoppable
 
 ABOUT = """Everything on this page is about one model, and about sentences in several languages on
 which its neurons were measured. Here you choose both. Check says beforehand whether the model can
@@ -38,13 +39,15 @@ FORMS = "Your own: one .tsv, .csv or .jsonl with all languages, or a file each (
 
 @dataclass
 class ModelTab:
-    """`ready` holds the key of what was opened, or None, after each of the `openings`.
+    """`ready` holds the key of what was opened, or None, after each of the `openings`. Whether the
+    page shows it then is for the page to say in `progress`.
 
     `refresh`: the arguments of the event that lists anew what there is, for the page to call when
     the tab opens.
     """
 
     ready: gr.State
+    progress: gr.HTML
     model: gr.Dropdown
     text: gr.Radio
     languages: gr.Dropdown
@@ -54,7 +57,6 @@ class ModelTab:
 
 
 def build_model(shelf: Shelf, library: Library, key: gr.State) -> ModelTab:
-    stops = Stops()
     first = shelf.first.choice
     about(ABOUT)
     with gr.Row(elem_classes="two"):
@@ -99,7 +101,7 @@ def build_model(shelf: Shelf, library: Library, key: gr.State) -> ModelTab:
                 use = gr.Button("Use them with the open model", size="sm", elem_id="use")
         with gr.Column(elem_classes="figure-card", min_width=280, elem_id="report-card"):
             report = markup(_invitation(), elem_id="report")
-    ready, ticket = gr.State(None), gr.Textbox(visible=False)
+    ready = gr.State(None)
     asked = [model, text, files, languages]
 
     def show_text(name: Any, paths: Any) -> tuple[Any, Any, str]:
@@ -110,7 +112,7 @@ def build_model(shelf: Shelf, library: Library, key: gr.State) -> ModelTab:
         try:
             found = library.report(name, paths)
         except ClasError as error:
-            return shown, gr.update(choices=[], value=[]), _sorry(error)
+            return shown, gr.update(choices=[], value=[]), sorry(error)
         return shown, gr.update(choices=_codes(found.languages), value=[]), corpus_markup(found)
 
     gr.on(
@@ -129,73 +131,52 @@ def build_model(shelf: Shelf, library: Library, key: gr.State) -> ModelTab:
             seen = inspect(source, revision=revision, corpus=corpus)
             yield preflight_markup(seen) + corpus_markup(found, seen.languages)
         except ClasError as error:
-            yield _sorry(error)
+            yield sorry(error)
 
-    check.click(look, asked, report, show_progress="hidden", concurrency_limit=2)
-
-    def begin() -> tuple[Any, Any, str]:
-        return gr.update(visible=False), gr.update(visible=True), stops.issue()
-
-    def end() -> tuple[Any, Any]:
-        return gr.update(visible=True), gr.update(visible=False)
+    check.click(
+        look, asked, report, show_progress="hidden", concurrency_limit=2, trigger_mode="always_last"
+    )
 
     def open_it(
-        ticket: str, name: Any, which: Any, paths: Any, codes: Any
+        halt: threading.Event, name: Any, which: Any, paths: Any, codes: Any
     ) -> Iterator[tuple[str, Any]]:
         try:
-            yield from wait(ticket, library.choose(name, which, paths, codes))
+            yield from wait(halt, library.choose(name, which, paths, codes))
         except ClasError as error:
-            yield _sorry(error), None
-        finally:
-            stops.drop(ticket)
+            yield sorry(error), None
 
-    def open_again(ticket: str, entry: Any) -> Iterator[tuple[str, Any]]:
+    def open_again(halt: threading.Event, entry: Any) -> Iterator[tuple[str, Any]]:
         try:
-            yield from wait(ticket, library.choice(entry))
+            yield from wait(halt, library.choice(entry))
         except ClasError as error:
-            yield _sorry(error), None
-        finally:
-            stops.drop(ticket)
+            yield sorry(error), None
 
-    def wait(ticket: str, choice: Choice) -> Iterator[tuple[str, Any]]:
-        stop = stops.event(ticket)
+    def wait(halt: threading.Event, choice: Choice) -> Iterator[tuple[str, Any]]:
         job = shelf.open(choice)
         try:
-            while not job.result.done() and not stop.wait(0.3):
+            while not job.result.done() and not halt.wait(0.3):
                 yield _progress(job), None
-            if stop.is_set():
+            if halt.is_set():
                 yield '<p class="quiet" role="status">Cancelled; nothing was changed.</p>', None
                 return
             studio = job.result.result()
         finally:
             shelf.leave(job)
         library.keep(choice)
-        yield _opened(studio), studio.key
+        yield _progress(job), studio.key
 
     def use_published(key: Any, path: Any, listed: Any) -> tuple[str, Any]:
         try:
             studio = library.import_published(key, path, listed)
         except ClasError as error:
-            return _sorry(error), None
-        return _opened(studio), studio.key
+            return sorry(error), None
+        return "", studio.key
 
-    quiet: dict[str, Any] = {"show_progress": "hidden", "queue": False}
-    swap = [open_, cancel]
+    work = Stoppable(open_, cancel)
 
-    def opening(trigger: Callable[..., Any], work: Callable[..., Any], inputs: list[Any]) -> Any:
-        """The events of one opening, in turn."""
-        began = trigger(begin, None, [*swap, ticket], **quiet)
-        run = began.then(
-            work, [ticket, *inputs], [progress, ready], show_progress="hidden",
-            concurrency_limit=16, concurrency_id="open",
-        )  # fmt: skip
-        return run.then(end, None, swap, **quiet)
-
-    def halt(ticket: str) -> tuple[Any, Any]:
-        stops.stop(ticket)
-        return end()
-
-    cancel.click(halt, ticket, swap, **quiet)
+    def opening(trigger: Callable[..., Any], task: Callable[..., Any], inputs: list[Any]) -> Any:
+        limits = {"concurrency_limit": 16, "concurrency_id": "open"}
+        return work.on(trigger, task, inputs, [progress, ready], **limits)
 
     def refresh() -> tuple[Any, Any]:
         known = library.choices()
@@ -206,6 +187,7 @@ def build_model(shelf: Shelf, library: Library, key: gr.State) -> ModelTab:
 
     return ModelTab(
         ready,
+        progress,
         model,
         text,
         languages,
@@ -217,7 +199,13 @@ def build_model(shelf: Shelf, library: Library, key: gr.State) -> ModelTab:
             ),
         ],
         lambda event: opening(event.then, open_it, asked),
-        {"fn": refresh, "inputs": None, "outputs": [before, model], **quiet},
+        {
+            "fn": refresh,
+            "inputs": None,
+            "outputs": [before, model],
+            "show_progress": "hidden",
+            "queue": False,
+        },
     )
 
 
@@ -243,7 +231,8 @@ def _invitation() -> str:
     )
 
 
-def _sorry(error: ClasError) -> str:
+def sorry(error: ClasError) -> str:
+    """Why nothing was opened."""
     return f'<p class="note" role="alert">{escape(str(error))}</p>'
 
 
@@ -266,5 +255,6 @@ def _duration(seconds: float | None) -> str:
     return f", about {round(seconds / 60)} minutes left"
 
 
-def _opened(studio: Studio) -> str:
+def opened(studio: Studio) -> str:
+    """What is said once all tabs do show it."""
     return f'<p class="quiet" role="status">All tabs show {escape(studio.choice.title)} now.</p>'

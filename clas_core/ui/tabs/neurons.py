@@ -15,8 +15,9 @@ from ...model.architecture import Experts
 from ...steering.recipe import Recipe
 from ...text.languages import get_language
 from ..behind.shelf import Shelf
+from ..behind.standing import UNKNOWN, keys_of, standing
 from ..behind.studio import Studio
-from ..parts.components import figure_value, plotly_panel
+from ..parts.components import figure_value, plotly_panel, stamp, stamp_value
 from ..parts.controls import Controls, named
 from ..parts.figures import (
     CATEGORY_COLOURS,
@@ -41,18 +42,17 @@ MOST_TILES = 16_384  # of a layer's neurons shown at once; tiles of more can't b
 
 @dataclass
 class NeuronsTab:
-    """`recount`: the arguments of the event that fills the tab, for the page to call at opening."""
+    """`recount`: the arguments of the event that fills the tab, for the page to call at opening and
+    at `moves`."""
 
+    moves: list[Any]
     recount: dict[str, Any]
     layer: gr.Number
     neuron: gr.Number
 
     def renew(self, studio: Studio) -> dict[Any, Any]:
         """Updates for another model."""
-        return {
-            self.layer: gr.update(value=studio.num_layers, maximum=studio.num_layers),
-            self.neuron: gr.update(value=0, maximum=studio.lm.num_neurons - 1),
-        }
+        return {self.layer: studio.num_layers, self.neuron: 0}
 
 
 def build_neurons(
@@ -60,6 +60,54 @@ def build_neurons(
 ) -> NeuronsTab:
     studio, key = shelf.first, controls.key
     about(ABOUT)
+    made = stamp("neurons", "Updating …")
+    with gr.Column(elem_id="neuron-cards"):
+        panels = _build_cards(studio)
+    bars, overlap, mosaic, heading, layer, neuron, details = panels
+
+    def show(open_tab: str, at: Any, index: Any, text: str, key: Any, *values: Any) -> Any:
+        if open_tab != "neurons":
+            return {bars: gr.skip()}
+        mine = UNKNOWN["neurons"]
+        try:
+            studio = shelf.get(key)
+            recipe = studio.recipe({**named(values), "prompt": text})
+            mine = keys_of(studio, recipe)["neurons"]
+            layer_at, neuron_at, words = _chosen(studio, at, index)
+            shown = views(studio, recipe, layer_at, neuron_at)
+            return {
+                **dict(zip((bars, overlap, mosaic, heading, details), shown)),
+                # What was typed stays, unless it is out of range.
+                layer: gr.skip() if layer_at == at else layer_at,
+                neuron: gr.skip() if neuron_at == index else neuron_at,
+                made: stamp_value(standing(mine, words=words)),
+            }
+        except ClasError as error:
+            return {made: stamp_value(standing(mine, words=str(error), unfinished=True))}
+
+    arguments = {
+        "fn": show,
+        "inputs": [tab, layer, neuron, prompt, key, *controls.all],
+        "outputs": [bars, overlap, mosaic, heading, details, layer, neuron, made],
+        "show_progress": "hidden",
+        "concurrency_limit": 4,
+        "concurrency_id": "neurons",
+    }
+    moves = [layer.input, neuron.input, *controls.moves(TRIGGERS)]
+
+    def click_bar(event: gr.EventData) -> Any:
+        return _clicked(event, "x")
+
+    def click_tile(event: gr.EventData) -> Any:
+        return _clicked(event, "key")
+
+    bars.select(click_bar, None, layer, show_progress="hidden").then(**arguments)
+    mosaic.select(click_tile, None, neuron, show_progress="hidden").then(**arguments)
+    return NeuronsTab(moves, arguments, layer, neuron)
+
+
+def _build_cards(studio: Studio) -> tuple[Any, ...]:
+    """Three figures, a heading, the numbers of a layer and a neuron, and its table."""
     with gr.Row(elem_classes="two"):
         with gr.Column(elem_classes="figure-card", min_width=280):
             markup(title("Neurons by layer", "click a bar to open its layer"))
@@ -74,53 +122,25 @@ def build_neurons(
             mosaic = plotly_panel(height=340, elem_id="mosaic")
         with gr.Column(elem_classes="figure-card", min_width=280):
             with gr.Row():
+                # Without limits of their own, which would refuse what is out of range.
                 layer = gr.Number(
-                    studio.num_layers, label="Layer, from 1", precision=0, minimum=1,
-                    maximum=studio.num_layers, min_width=90, elem_id="neuron-layer",
+                    studio.num_layers, label="Layer, from 1", precision=0, min_width=90,
+                    elem_id="neuron-layer",
                 )  # fmt: skip
                 neuron = gr.Number(
-                    0, label="Neuron, from 0", precision=0, minimum=0,
-                    maximum=studio.lm.num_neurons - 1, min_width=90, elem_id="neuron-number",
+                    0, label="Neuron, from 0", precision=0, min_width=90, elem_id="neuron-number",
                 )  # fmt: skip
             details = markup(elem_id="neuron")
-
-    def show(open_tab: str, at: Any, index: Any, text: str, key: Any, *values: Any) -> Any:
-        if open_tab != "neurons":
-            return [gr.skip()] * 5
-        try:
-            studio = shelf.get(key)
-            recipe = studio.recipe({**named(values), "prompt": text})
-            return views(studio, recipe, at, index)
-        except ClasError as error:
-            return [*[gr.skip()] * 4, f'<p class="note">{escape(str(error))}</p>']
-
-    arguments = {
-        "fn": show,
-        "inputs": [tab, layer, neuron, prompt, key, *controls.all],
-        "outputs": [bars, overlap, mosaic, heading, details],
-        "show_progress": "hidden",
-        "concurrency_limit": 4,
-        "concurrency_id": "neurons",
-    }
-    moves = [layer.input, neuron.input, *controls.moves(TRIGGERS)]
-    gr.on(moves, **arguments, trigger_mode="always_last")
-
-    def click_bar(event: gr.EventData) -> Any:
-        return _clicked(event, "x")
-
-    def click_tile(event: gr.EventData) -> Any:
-        return _clicked(event, "key")
-
-    bars.select(click_bar, None, layer, show_progress="hidden").then(**arguments)
-    mosaic.select(click_tile, None, neuron, show_progress="hidden").then(**arguments)
-    return NeuronsTab(arguments, layer, neuron)
+    return bars, overlap, mosaic, heading, layer, neuron, details
 
 
-def views(studio: Studio, recipe: Recipe, layer: Any, neuron: Any) -> list[Any]:
-    """All that the tab shows: three figures, a heading, a neuron's table."""
-    at = _within("The layer", layer, 1, studio.num_layers) - 1
+def views(studio: Studio, recipe: Recipe, layer: int, neuron: int) -> list[Any]:
+    """All that the tab shows: three figures, a heading, a neuron's table.
+
+    `layer` counts from 1, `neuron` from 0; both are there.
+    """
+    at, index = layer - 1, neuron
     width = studio.atlas.widths[at]
-    index = _within("The neuron", neuron, 0, width - 1)
     selection = studio.selection(recipe)
     counts = selection.counts()
     bridge = recipe.layers or (at, at + 1)
@@ -208,10 +228,18 @@ def _clicked(event: gr.EventData, name: str) -> Any:
     return value if isinstance(value, int) else gr.skip()
 
 
-def _within(name: str, value: Any, low: int, high: int) -> int:
+def _chosen(studio: Studio, layer: Any, neuron: Any) -> tuple[int, int, str]:
+    """The layer (from 1) and neuron (from 0) to show, and a word where others were asked for."""
+    at, first = _within("Layer", layer, 1, studio.num_layers)
+    index, second = _within("Neuron", neuron, 0, studio.atlas.widths[at - 1] - 1)
+    return at, index, f"{first}{second}".strip()
+
+
+def _within(name: str, value: Any, low: int, high: int) -> tuple[int, str]:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
         raise ClasError(f"{name} must be a whole number from {low} to {high}.")
-    return int(min(max(value, low), high))
+    near = int(min(max(value, low), high))
+    return near, "" if near == value else f"{name} {low} to {high} are there: this is {near}. "
 
 
 def _swatches() -> str:

@@ -10,30 +10,53 @@ import gradio as gr
 
 from ...errors import ClasError
 from ...steering.recipe import Recipe
-from ...text.corpus import BUNDLED
 from ...text.languages import get_language
 from ..behind import inputs
 from ..behind.library import Library
+from ..behind.links import offer_of, open_already, recipe_of, remembered
 from ..behind.outcome import Outcome
 from ..behind.shelf import Shelf
 from ..behind.studio import Studio
 from ..parts.components import fold_button
 from ..parts.controls import NAMES, build_controls
-from ..parts.markup import markup
+from ..parts.markup import markup, warn
 from ..parts.plotly_file import PLOTLY_JS
 from ..parts.theme import CSS, make_theme
 from .map import build_map
-from .measure import build_measure, chosen_setting
-from .model import build_model
+from .measure import build_measure, chosen_setting, steering_of
+from .model import build_model, opened, sorry
 from .neurons import build_neurons
+from .now import Now
 from .steer import build_steer, first_prompt
 
 MASTHEAD = (
     '<header class="masthead"><h1><b>CLAS</b> Studio</h1>'
     "<p>Steer a language model from inside, and see what it changes.</p></header>"
 )
+TABS = ("steer", "map", "neurons", "measure", "model")
+NOT_SHOWN = ClasError("It was measured, but can't be shown: all tabs are as they were.")
+# The tab is in the address, so that a reload, Back and a bookmark open it.
+VISITED = """() => {{
+  if (window.clasOpened && (location.hash || "#tab=steer") !== "#tab={name}")
+    history.pushState(null, "", "#tab={name}");
+}}"""
+ADDRESS = """() => {
+  addEventListener("popstate", () => {
+    const name = location.hash.replace("#tab=", "") || "steer";
+    document.getElementById(`${name}-tab-button`)?.click();
+  });
+  let kept = "";
+  try {
+    kept = sessionStorage.getItem("clas") || "";
+    if (kept && JSON.parse(kept).link !== location.search) kept = "";
+  } catch {
+    kept = "";
+  }
+  return [location.hash, kept];
+}"""
 QUIET: dict[str, Any] = {"show_progress": "hidden", "queue": False}
 Updates = dict[Any, Any]  # of components, by component
+Settings = dict[str, Any]  # the controls' values and the prompt, by name
 
 
 def build(studio: Studio) -> gr.Blocks:
@@ -60,20 +83,21 @@ def build(studio: Studio) -> gr.Blocks:
                 controls = build_controls(studio, key)
                 fold_button("Settings", "#side")
             with gr.Column(elem_id="work"), gr.Tabs() as tabs:
-                with gr.Tab("Steer", id="steer") as steer_tab:
+                with gr.Tab("Steer", id="steer", elem_id="steer-tab") as steer_tab:
                     steer = build_steer(shelf, controls)
-                with gr.Tab("Map", id="map") as map_tab:
+                with gr.Tab("Map", id="map", elem_id="map-tab") as map_tab:
                     map_ = build_map(shelf, controls, steer.prompt, tab)
-                with gr.Tab("Neurons", id="neurons") as neurons_tab:
+                with gr.Tab("Neurons", id="neurons", elem_id="neurons-tab") as neurons_tab:
                     neurons = build_neurons(shelf, controls, steer.prompt, tab)
-                with gr.Tab("Measure", id="measure") as measure_tab:
+                with gr.Tab("Measure", id="measure", elem_id="measure-tab") as measure_tab:
                     measure = build_measure(shelf, controls, steer.prompt)
-                with gr.Tab("Model", id="model") as model_tab:
+                with gr.Tab("Model", id="model", elem_id="model-tab") as model_tab:
                     model = build_model(shelf, Library(shelf), key)
-        # Told once at opening, as no control has changed yet.
-        start = {**studio.defaults(), "prompt": steer.prompt.value}
-        controls.summary.value, controls.detected.value = _described(studio, start)
-
+        # First of all that follows a move: what hears of the same event runs one after another.
+        now = Now(shelf, controls, steer, map_, tab)
+        follow = [map_.redraw, neurons.recount]
+        for moves, then in ((map_.moves, map_.redraw), (neurons.moves, neurons.recount)):
+            gr.on(moves, **then, trigger_mode="always_last")
         followed = [
             (steer_tab, None),
             (map_tab, map_.redraw),
@@ -84,30 +108,29 @@ def build(studio: Studio) -> gr.Blocks:
         _follow_tabs(tab, followed)
         change.click(lambda: gr.update(selected="model"), None, tabs, **QUIET)
 
-        def renewed(studio: Studio, recipe: Recipe | None) -> Updates:
-            """Everything for another model; with the settings of a link, if there is one."""
+        def renewed(studio: Studio, values: Settings | None = None, to: str = "steer") -> Updates:
+            """Everything for another model, with these values if there are any, in the tab `to`."""
             start = {**studio.defaults(), "prompt": first_prompt(studio)}
-            values = studio.values_of(recipe) if recipe else start
-            summary, detected = _described(studio, values)
+            settings = {**start, **(values or {})}
+            lab = any(settings[name] != start[name] for name in NAMES[1:13])
             return {
-                **controls.renew(studio, values),
-                **steer.renew(studio, values),
+                **controls.renew(studio, settings),
+                **steer.renew(studio, settings),
                 **map_.renew(studio),
                 **neurons.renew(studio),
                 **measure.renew(studio),
-                controls.summary: summary,
-                controls.detected: detected,
-                controls.switch: "Lab" if recipe else gr.skip(),
+                **now.renew(studio, settings),
+                controls.switch: "Lab" if lab else gr.skip(),
                 model_line: _model_line(studio),
                 key: studio.key,
-                tab: "steer",
-                tabs: gr.update(selected="steer"),
+                tab: to,
+                tabs: gr.update(selected=to),
                 link: None,
-                texts: (values["prompt"], values["system"]),
+                texts: (settings["prompt"], settings["system"]),
                 offer: gr.update(visible=False),
             }
 
-        outputs = [*renewed(studio, None), offered]
+        outputs = [*renewed(studio), offered, model.progress]
         unchanged: Updates = {link: gr.skip()}
 
         def show(ready: Any, recipe: Recipe | None) -> Updates:
@@ -116,22 +139,29 @@ def build(studio: Studio) -> gr.Blocks:
                 return unchanged
             try:
                 studio = shelf.get(ready)
-                return renewed(studio, recipe if recipe and studio.is_of(recipe) else None)
+                of_link = recipe is not None and studio.is_of(recipe)
+                values = studio.values_of(recipe) if recipe and of_link else None
+                return {**renewed(studio, values), model.progress: opened(studio)}
             except ClasError as error:
-                gr.Warning(str(error))
-                return unchanged
+                warn(error)
+                return {model.progress: sorry(error)}
 
-        def take_link(request: gr.Request) -> Updates:
-            if not {"method", "alpha", "prompt"} & set(request.query_params):
-                return unchanged
+        def open_page(address: Any, kept: Any, request: gr.Request) -> Updates:
+            """What the address asks for; what a reload finds again comes first."""
+            to = str(address).removeprefix("#tab=")
+            to = to if to in TABS else "steer"
+            here: Updates = {tab: to, tabs: gr.update(selected=to)}
             try:
-                recipe = Recipe.from_query(str(request.query_params))
-                if (known := _open_already(shelf, recipe)) is not None:
-                    return renewed(known, recipe)
-                sentence = _offer(shelf, recipe)
+                if (found := remembered(shelf, kept)) is not None:
+                    return renewed(*found, to)
+                if (recipe := recipe_of(request.query_params)) is None:
+                    return here
+                if (known := open_already(shelf, recipe)) is not None:
+                    return renewed(known, known.values_of(recipe), to)
+                sentence = offer_of(shelf, recipe)
             except ClasError as error:
-                gr.Warning(f"{error} The page opens with its defaults.", title="Not this link")
-                return unchanged
+                warn(f"{error} The page opens with its defaults.", "Not opened")
+                return here
             return {link: recipe, offered: sentence, offer: gr.update(visible=True)}
 
         def accept_link(recipe: Recipe | None) -> tuple[Any, ...]:
@@ -153,9 +183,17 @@ def build(studio: Studio) -> gr.Blocks:
             accept_link, link, [tabs, model.model, model.text, model.languages], **QUIET
         )
         for opening in (*model.openings, model.open_after(asked)):
-            opening.then(show, [model.ready, link], outputs, **QUIET).then(**settle)
+            shown = opening.then(show, [model.ready, link], outputs, **QUIET)
+            shown.failure(lambda: sorry(NOT_SHOWN), None, model.progress, **QUIET)
+            shown.then(**settle)
         decline.click(lambda: (None, gr.update(visible=False)), None, [link, offer], **QUIET)
-        page.load(take_link, None, outputs, show_progress="hidden").then(**settle)
+        address, kept = gr.Textbox(visible=False), gr.Textbox(visible=False)
+        loaded = page.load(
+            open_page, [address, kept], outputs, js=ADDRESS, show_progress="hidden"
+        ).then(**settle)
+        loaded.then(None, js="() => { window.clasOpened = true; }")  # tabs count as visited now
+        for then in follow:
+            loaded.then(**then)
         # The direction of what is typed follows its first letter.
         page.load(None, js="() => { document.querySelector('#prompt textarea').dir = 'auto'; }")
 
@@ -163,23 +201,20 @@ def build(studio: Studio) -> gr.Blocks:
             try:
                 start = shelf.get(key).defaults()
             except ClasError as error:
-                gr.Warning(str(error))
+                warn(error)
                 return [gr.skip()] * len(NAMES)
             return [start[name] for name in NAMES]
 
         def take(outcome: Outcome | None, *values: Any) -> list[Any]:
             """The suggested setting at the side; what steers nothing stays as it is."""
-            recipe, now = chosen_setting(outcome), dict(zip(NAMES, values))
-            if recipe is not None:
-                now |= {
-                    name: getattr(recipe, name)
-                    for name in ("method", "beta", "gamma", "tau", "specific")
-                }
-                now["strength"] = recipe.alpha
-                if recipe.layers is not None:
-                    now["first_layer"], now["last_layer"] = recipe.layers[0] + 1, recipe.layers[1]
-                now["shared_from"] = recipe.shared_from or now["shared_from"]
-            return [now[name] for name in NAMES]
+            recipe, values_now = chosen_setting(outcome), dict(zip(NAMES, values))
+            chosen = steering_of(recipe) if recipe else {}
+            if "layers" in chosen:
+                first, end = chosen.pop("layers")
+                values_now |= {"first_layer": first + 1, "last_layer": end}
+            if "alpha" in chosen:
+                values_now["strength"] = chosen.pop("alpha")
+            return [(values_now | chosen)[name] for name in NAMES]
 
         def fit_strength(method: Any, strength: Any, key: Any) -> Any:
             try:
@@ -198,7 +233,7 @@ def build(studio: Studio) -> gr.Blocks:
             controls.reset.click(reset, key, controls.all, **QUIET),
             measure.take.click(take, [measure.outcome, *controls.all], controls.all, **QUIET),
         ):
-            for then in (steer.describe, map_.redraw, neurons.recount):
+            for then in (now.tell, *follow):
                 done.then(**then)
     return page.queue(max_size=studio.profile.queue, default_concurrency_limit=4, api_open=False)
 
@@ -224,35 +259,10 @@ def launch_options(studio: Studio, port: int | None = None) -> dict[str, Any]:
 def _follow_tabs(tab: gr.State, tabs: list[tuple[gr.Tab, dict[str, Any] | None]]) -> None:
     """`tab` holds the name of the open one, which is brought up to date when it opens."""
     for one, then in tabs:
-        opened = one.select(lambda name=one.id: name, None, tab, **QUIET)
+        one.select(None, js=VISITED.format(name=one.id))
+        chosen = one.select(lambda name=one.id: name, None, tab, **QUIET)
         if then is not None:
-            opened.then(**then)
-
-
-def _described(studio: Studio, values: dict[str, Any]) -> tuple[str, str]:
-    """What these settings reach, and where the language comes from."""
-    sentence = studio.language(values["language"], values["prompt"])[1]
-    return studio.summary(studio.recipe(values)), sentence
-
-
-def _open_already(shelf: Shelf, recipe: Recipe) -> Studio | None:
-    """A studio of this recipe; never one of a visitor's own text, whose name may be the same."""
-    bundled = (studio for studio in shelf.studios if studio.choice.name in BUNDLED)
-    return next((studio for studio in bundled if studio.is_of(recipe)), None)
-
-
-def _offer(shelf: Shelf, recipe: Recipe) -> str:
-    """The question whether to open a link's model. Raises ClasError where it can't be."""
-    shelf.check(recipe.model)
-    if recipe.corpus not in BUNDLED:
-        raise ClasError(
-            f"This link was measured on its author's own text, {recipe.corpus}: ask for that file, "
-            "open it in the Model tab, and set what the link says."
-        )
-    return (
-        f"<p>This link is for <b>{escape(recipe.model)}</b>, measured on the text "
-        f"<b>{escape(recipe.corpus)}</b>. Opening it may take some minutes.</p>"
-    )
+            chosen.then(**then)
 
 
 def _model_line(studio: Studio) -> str:

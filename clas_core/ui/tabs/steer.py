@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from typing import Any
 
 import gradio as gr
 
 from ...errors import ClasError
+from ...steering.recipe import Recipe
 from ...text.languages import get_language
 from ..behind.shelf import Shelf
-from ..behind.stops import Stops
+from ..behind.standing import asked_in_words, keys_of, standing
 from ..behind.studio import Studio
 from ..behind.views import View
-from ..parts.components import result_panel
-from ..parts.controls import NAMES, Controls, build_chat, named
-from ..parts.markup import about_markup, markup
+from ..parts.components import result_panel, result_value, stamp, stamp_value
+from ..parts.controls import Controls, build_chat, named
+from ..parts.markup import about_markup, markup, warn
+from ..parts.stoppable import Stoppable
 
 ABOUT = """The same model answers your prompt twice, in one pass. On the left it is left alone. On
 the right, in its last layers, neurons that work for every language are turned up and neurons that
@@ -25,6 +29,7 @@ work for one language only are turned down, by the strength you choose; below ze
 way round. Words that differ are marked. Even where the words are the same, the strip below shows
 how far each next-word guess was moved. Nothing in the model itself is changed: set the strength to
 Off and both sides are equal."""
+WHOLE_ADDRESS = "(q) => q && location.origin + location.pathname + q.slice(q.indexOf('?'))"
 MOST_EXAMPLES = 24  # languages that a row of buttons still shows well
 
 
@@ -39,24 +44,27 @@ class SteerTab:
     result: gr.HTML
     taken: list[Any]  # what was taken away
     count: gr.State
-    describe: dict[str, Any]  # the arguments of the event that says what the settings reach
+    control: gr.Checkbox
+    taken_for: gr.HTML
+    stamp: gr.HTML
 
     def renew(self, studio: Studio, values: dict[str, Any]) -> dict[Any, Any]:
         """Updates for another model with these values; the prompt itself is left to the page."""
-        code, prompt = _opening(studio), values["prompt"]
-        choices = _example_choices(studio)
-        stored = studio.first_screen or {}
-        view = stored.get("view") if prompt == stored.get("prompt") else None
+        code, choices = _opening(studio), _example_choices(studio)
+        view, made_for = _first_result(studio, values)
         return {
             self.intro: about_markup(_about(studio)),
             self.example: gr.update(
                 choices=choices, value=code if choices else None, visible=bool(choices)
             ),
             self.fold: gr.update(visible=studio.has_template),
-            self.sees: _seen(studio, values),
+            self.sees: seen(studio, values),
             self.another: gr.update(visible=bool(choices)),
-            self.result: view or NOTHING_YET,
+            self.control: False,
+            self.result: view,
+            self.stamp: made_for,
             **{box: gr.update(visible=False) for box in self.taken},
+            self.taken_for: None,
             self.count: 0,
         }
 
@@ -72,7 +80,6 @@ NOTHING_YET: View = {
 
 def build_steer(shelf: Shelf, controls: Controls) -> SteerTab:
     studio, key = shelf.first, controls.key
-    stops = Stops()
     code = _opening(studio)
     intro = markup(about_markup(_about(studio)))
     choices = _example_choices(studio)
@@ -104,111 +111,89 @@ def build_steer(shelf: Shelf, controls: Controls) -> SteerTab:
         control = gr.Checkbox(
             False, label="Add a random control", container=False, elem_id="control"
         )
-    result = result_panel((studio.first_screen or {}).get("view"), elem_id="result")
+    start = {**studio.defaults(), "prompt": prompt.value}
+    view, made_for = _first_result(studio, start)
+    made = stamp("steer", "Something else is set now: press Generate.", made_for)
+    result = result_panel(view, elem_id="result")
     with gr.Column(visible=False, elem_id="take-away") as take_away:
         gr.Markdown("### Take it away")
         with gr.Row():
             show_code = gr.Button("As Python code", elem_id="as-code", size="sm")
             show_link = gr.Button("As a link", elem_id="as-link", size="sm")
-        code_box = gr.Code(language="python", label="Runs this recipe", visible=False)
+        code_box = gr.Code(
+            language="python", label="Runs this recipe", visible=False, elem_id="code"
+        )
         link = gr.Textbox(
             label="Opens this page with these settings", buttons=["copy"], visible=False,
             elem_id="link",
         )  # fmt: skip
+        taken_for = stamp("link", "Something else is set now: press again.")
         private = markup(visible=False, elem_id="private")
 
     count = gr.State(0)
-    ticket = gr.Textbox(visible=False)  # a hidden box, as a State's value may be a later click's
 
     def take(key: Any, code: Any, number: int) -> tuple[Any, int]:
         try:
             return _nth(shelf.get(key), code, number), number
         except ClasError as error:
-            gr.Warning(str(error))
+            warn(error)
             return gr.skip(), number
 
-    def begin() -> tuple[Any, Any, str]:
-        return gr.update(visible=False), gr.update(visible=True), stops.issue()
-
-    def end() -> tuple[Any, Any]:
-        return gr.update(visible=True), gr.update(visible=False)
-
     def generate(
-        text: str, add: bool, ticket: str, key: Any, *values: Any
-    ) -> Iterator[dict[str, Any]]:
+        halt: threading.Event, text: str, add: bool, key: Any, *values: Any
+    ) -> Iterator[dict[Any, Any]]:
         try:
             studio = shelf.get(key)
             recipe = studio.recipe({**named(values), "prompt": text})
-            yield from studio.steer(recipe, bool(add), stops.event(ticket))
+            made_for = _made_for(studio, recipe, bool(add))
+            for view in studio.steer(recipe, bool(add), halt):
+                yield {result: result_value(view), made: made_for}
         except ClasError as error:
-            gr.Warning(str(error), title="That can't be done")
-        finally:
-            stops.drop(ticket)
+            warn(error, "That can't be done")
 
-    started = gr.on(
-        [run.click, prompt.submit],
-        begin,
-        None,
-        [run, stop, ticket],
-        show_progress="hidden",
-        queue=False,
-    )
-    started.then(
-        generate, [prompt, control, ticket, key, *controls.all], result, show_progress="hidden",
+    Stoppable(run, stop).on(
+        partial(gr.on, [run.click, prompt.submit]),
+        generate,
+        [prompt, control, key, *controls.all],
+        [result, made],
         concurrency_limit=4,
-    ).then(end, None, [run, stop], show_progress="hidden", queue=False)  # fmt: skip
-
-    def halt(ticket: str) -> tuple[Any, Any]:
-        stops.stop(ticket)
-        return end()
-
-    stop.click(halt, ticket, [run, stop], queue=False, show_progress="hidden")
-
-    def describe(text: str, key: Any, *values: Any) -> tuple[Any, str, Any]:
-        try:
-            studio = shelf.get(key)
-            settings = {**named(values), "prompt": text}
-            sentence = studio.language(settings["language"], text)[1]
-            return sentence, studio.summary(studio.recipe(settings)), _seen(studio, settings)
-        except ClasError as error:
-            return gr.skip(), str(error), gr.skip()
-
-    description: dict[str, Any] = {
-        "fn": describe,
-        "inputs": [prompt, key, *controls.all],
-        "outputs": [controls.detected, controls.summary, sees],
-        "show_progress": "hidden",
-        "concurrency_limit": 4,
-        "concurrency_id": "describe",
-    }
-    moves = [prompt.change, *controls.moves((*NAMES[:10], "chat", "system"))]
-    gr.on(moves, **description, trigger_mode="always_last")
-    example.select(lambda k, c: take(k, c, 0), [key, example], [prompt, count])
-    another.click(lambda k, c, n: take(k, c, n + 1), [key, example, count], [prompt, count])
-
-    def as_code(text: str, key: Any, *values: Any) -> Any:
-        try:
-            studio = shelf.get(key)
-            code = studio.recipe({**named(values), "prompt": text}).to_python()
-            return gr.update(value=code, visible=True), private_note(studio)
-        except ClasError as error:
-            gr.Warning(str(error))
-            return gr.skip(), gr.skip()
-
-    def as_link(text: str, key: Any, *values: Any) -> Any:
-        try:
-            studio = shelf.get(key)
-            query = studio.recipe({**named(values), "prompt": text}).to_query()
-            return gr.update(value=f"?{query}", visible=True), private_note(studio)
-        except ClasError as error:
-            gr.Warning(str(error))
-            return gr.skip(), gr.skip()
-
-    inputs = [prompt, key, *controls.all]
-    show_code.click(as_code, inputs, [code_box, private], show_progress="hidden")
-    show_link.click(as_link, inputs, [link, private], show_progress="hidden").then(
-        None, link, link, js="(q) => location.origin + location.pathname + q.slice(q.indexOf('?'))"
     )
+
+    again: dict[str, Any] = {"queue": False, "trigger_mode": "always_last"}
+    example.select(lambda k, c: take(k, c, 0), [key, example], [prompt, count], **again)
+    another.click(
+        lambda k, c, n: take(k, c, n + 1), [key, example, count], [prompt, count], **again
+    )
+
+    def taking(shown: Any) -> dict[str, Any]:
+        """The event that fills both boxes, which so are for the same settings, and shows one."""
+
+        def fill(text: str, key: Any, *values: Any) -> dict[Any, Any]:
+            try:
+                studio = shelf.get(key)
+                recipe = studio.recipe({**named(values), "prompt": text})
+            except ClasError as error:
+                warn(error)
+                return {shown: gr.skip()}
+            texts = {code_box: recipe.to_python(), link: f"?{recipe.to_query()}"}
+            filled = {box: gr.update(value=value) for box, value in texts.items()}
+            return {
+                **filled,
+                shown: gr.update(value=texts[shown], visible=True),
+                private: private_note(studio),
+                taken_for: _made_for(studio, recipe, False),
+            }
+
+        return {
+            "fn": fill,
+            "inputs": [prompt, key, *controls.all],
+            "outputs": [code_box, link, private, taken_for],
+            **again,
+        }
+
+    again["show_progress"] = "hidden"
+    for button, box in ((show_code, code_box), (show_link, link)):
+        button.click(**taking(box)).then(None, link, link, js=WHOLE_ADDRESS)
     controls.switch.change(
         lambda mode: [gr.update(visible=mode == "Lab")] * 2,
         controls.switch,
@@ -217,7 +202,9 @@ def build_steer(shelf: Shelf, controls: Controls) -> SteerTab:
         queue=False,
     )
     taken = [code_box, link, private]
-    return SteerTab(intro, example, prompt, fold, sees, another, result, taken, count, description)
+    return SteerTab(
+        intro, example, prompt, fold, sees, another, result, taken, count, control, taken_for, made
+    )
 
 
 def _about(studio: Studio) -> str:
@@ -244,7 +231,8 @@ def _nth(studio: Studio, code: Any, number: int) -> str:
     return ready[number % len(ready)] if ready else ""
 
 
-def _seen(studio: Studio, values: dict[str, Any]) -> str:
+def seen(studio: Studio, values: dict[str, Any]) -> str:
+    """The prompt as the model reads it; empty for a model without a chat template."""
     if not studio.has_template:
         return ""
     try:
@@ -252,6 +240,21 @@ def _seen(studio: Studio, values: dict[str, Any]) -> str:
         return f'<pre class="seen">{escape(text)}</pre>'
     except ClasError as error:
         return f'<p class="note">{escape(str(error))}</p>'
+
+
+def _first_result(studio: Studio, values: dict[str, Any]) -> tuple[str | None, str | None]:
+    """The stored result where these values open with it, and what that is for."""
+    stored = studio.first_screen or {}
+    if "view" not in stored or values["prompt"] != stored["prompt"]:
+        return result_value(NOTHING_YET), None
+    start = {**studio.defaults(), "prompt": stored["prompt"]}
+    return result_value(stored["view"]), _made_for(studio, studio.recipe(start), False)
+
+
+def _made_for(studio: Studio, recipe: Recipe, control: bool) -> str:
+    """What the panes are for, or without a control a link."""
+    key = keys_of(studio, recipe, control)["steer"]
+    return stamp_value(standing(key, words=f"For {asked_in_words(studio, recipe)}."))
 
 
 def private_note(studio: Studio) -> Any:

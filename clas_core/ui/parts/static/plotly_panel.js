@@ -1,5 +1,5 @@
 // Runs once when the panel is mounted; gr.HTML gives element, props, trigger and watch.
-// value: {data, layout, description, start: [{trace, x, y}]}, as figure_value makes it
+// value: {data, layout, description, start: [{trace, x, y}]} as JSON, as figure_value makes it
 const plot = element.querySelector(".plotly-panel-plot");
 const replay = element.querySelector(".plotly-panel-replay");
 const still = window.matchMedia("(prefers-reduced-motion: reduce)");
@@ -87,7 +87,7 @@ async function draw() {
     const Plotly = await loadPlotly();
     for (let done = -1; done !== wanted; ) {
       done = wanted;
-      const value = props.value;
+      const value = props.value && JSON.parse(props.value);
       if (!value?.data || !plot.offsetWidth) continue; // hidden: the observer draws it later
       plot.setAttribute("aria-label", value.description || "");
       if (replay) replay.hidden = !value.start?.length;
@@ -123,9 +123,10 @@ async function draw() {
 
 replay?.addEventListener("click", async () => {
   const Plotly = await loadPlotly();
+  const value = JSON.parse(props.value);
   const starts = {};
-  for (const item of props.value.start) starts[item.trace] = { x: item.x, y: item.y };
-  await glide(Plotly, props.value, starts);
+  for (const item of value.start) starts[item.trace] = { x: item.x, y: item.y };
+  await glide(Plotly, value, starts);
 });
 
 let width = 0;

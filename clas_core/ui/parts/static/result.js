@@ -57,7 +57,7 @@ function drawStrip(value) {
 }
 
 function draw() {
-  const value = props.value;
+  const value = props.value && JSON.parse(props.value);
   if (!value) return;
   element.dataset.state = value.state;
   panes.style.setProperty("--panes", String(value.panes.length));

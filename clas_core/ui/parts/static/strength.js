@@ -28,9 +28,10 @@ function drawMarks() {
 }
 
 function show(value) {
-  range.value = value;
-  const number = Number(range.value);
-  output.textContent = number === 0 ? "Off" : number.toFixed(2).replace("-", "\u2212");
+  range.value = value; // the nearest step; what is said is the value itself
+  const number = Number(value);
+  const exact = Number(number.toFixed(2)) === number ? number.toFixed(2) : String(number);
+  output.textContent = number === 0 ? "Off" : exact.replace("-", "\u2212");
   range.setAttribute("aria-valuetext", output.textContent);
   const zero = place(0);
   const here = place(number);
@@ -41,7 +42,7 @@ function show(value) {
 
 function send(value) {
   show(value);
-  const number = Number(range.value);
+  const number = Number(value);
   if (number === props.value) return;
   props.value = number;
   trigger("input");

@@ -1,0 +1,63 @@
+"""What a result is for: keys that change with all that it was made from, and words for it.
+
+Every result on the page carries its key; the page compares it with the key of what is set now, and
+dims what is for other settings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from ...steering.methods import bridge_layers
+from ...steering.recipe import Recipe
+from ...text.languages import get_language
+from . import inputs
+from .studio import Studio, steering_only
+
+Keys = dict[str, str]  # by what shows results, as in UNKNOWN
+Standing = dict[str, Any]  # what a result is for, as the page's stamp takes it
+UNKNOWN: Keys = dict.fromkeys(("steer", "link", "map", "neurons", "measure"), "?")
+
+
+def keys_of(studio: Studio, recipe: Recipe, control: bool = False, layer: Any = None) -> Keys:
+    """The key of every kind of result under `recipe`.
+
+    `control`: whether the panes have a random control. `layer`: the map's, its last one by default.
+    """
+    steering, plain = steering_only(recipe, studio.fallback), Recipe()
+    counted = ("tau", "tau_mode", "shared_from", "layers")
+    neurons = {name: getattr(recipe, name) for name in counted}
+    measured = dataclasses.replace(
+        steering_only(recipe, plain.target),
+        target=plain.target,
+        chat=recipe.chat,
+        system=recipe.system,
+    )
+    return {
+        "steer": f"{studio.key} {recipe.hash} {int(control)}",
+        "link": f"{studio.key} {recipe.hash} 0",
+        "map": f"{studio.key} {steering.hash} {studio.num_layers if layer is None else layer}",
+        "neurons": f"{studio.key} {Recipe(**neurons).hash}",
+        "measure": f"{studio.key} {measured.hash}",
+    }
+
+
+def words_of(studio: Studio, recipe: Recipe) -> str:
+    """The steering in a few words, as in "CLAS, strength 0.5, layers 7 to 8"."""
+    first, end = recipe.layers or bridge_layers(studio.num_layers)
+    where = f"layer {end}" if end - first == 1 else f"layers {first + 1} to {end}"
+    alpha = f"{recipe.alpha:g}".replace("-", "−")
+    return f"{inputs.METHODS[recipe.method][0]}, strength {alpha}, {where}"
+
+
+def asked_in_words(studio: Studio, recipe: Recipe) -> str:
+    """As `words_of`, with the language and the prompt's beginning."""
+    line = " ".join(recipe.prompt.split())
+    prompt = line if len(line) <= 60 else f"{line[:59]}…"
+    return f"{words_of(studio, recipe)}, {get_language(recipe.target).name}: “{prompt}”"
+
+
+def standing(*keys: str, words: str = "", unfinished: bool = False) -> Standing:
+    """A result for what any of `keys` stands for. `unfinished`: dimmed for these too."""
+    return {"keys": list(keys), "words": words, "unfinished": unfinished}

@@ -1,0 +1,86 @@
+"""What is set now: told in words, compared with what results are for, kept for a reload."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from ...errors import ClasError
+from ..behind.shelf import Shelf
+from ..behind.standing import UNKNOWN, keys_of
+from ..behind.studio import Studio
+from ..parts.components import now_panel, now_value
+from ..parts.controls import NAMES, Controls, named
+from .map import MapTab
+from .steer import SteerTab, seen
+
+MOVED = "(...values) => { window.clasMoved(); return values; }"
+SETTLED = "() => window.clasSettle()"
+
+
+class Now:
+    """`tell`: the arguments of the event that tells what is set, for whoever sets something."""
+
+    def __init__(
+        self, shelf: Shelf, controls: Controls, steer: SteerTab, map_: MapTab, tab: gr.State
+    ) -> None:
+        studio = shelf.first
+        start = {**studio.defaults(), "prompt": steer.prompt.value}
+        self.panel = now_panel(self.value(studio, start), elem_id="now")
+        self._controls = controls
+        controls.summary.value, controls.detected.value = self.sentences(studio, start)
+
+        def tell(text: str, add: Any, layer: Any, key: Any, *values: Any) -> dict[Any, Any]:
+            settings = {**named(values), "prompt": text}
+            try:
+                studio = shelf.get(key)
+                summary, detected = self.sentences(studio, settings)
+                return {
+                    controls.summary: summary,
+                    controls.detected: detected,
+                    steer.sees: seen(studio, settings),
+                    self.panel: self.value(studio, settings, bool(add), layer),
+                }
+            except ClasError as error:
+                return {controls.summary: str(error), self.panel: now_value(UNKNOWN)}
+
+        self.tell: dict[str, Any] = {
+            "fn": tell,
+            "inputs": [steer.prompt, steer.control, map_.layer, controls.key, *controls.all],
+            "outputs": [
+                controls.summary, controls.detected, steer.sees, self.panel
+            ],
+            "js": MOVED,
+            "show_progress": "hidden",
+            "concurrency_limit": 4,
+            "concurrency_id": "describe",
+        }  # fmt: skip
+        moves = [
+            steer.prompt.change,
+            steer.control.input,
+            map_.layer.input,
+            *controls.moves(NAMES),
+        ]
+        gr.on(moves, **self.tell, trigger_mode="always_last").failure(None, js=SETTLED)
+
+    def value(
+        self, studio: Studio, settings: dict[str, Any], control: bool = False, layer: Any = None
+    ) -> str:
+        """What the page compares results with, and finds again after a reload."""
+        keys = keys_of(studio, studio.recipe(settings), control, layer)
+        return now_value(keys, {"key": studio.key, "settings": settings})
+
+    def sentences(self, studio: Studio, settings: dict[str, Any]) -> tuple[str, str]:
+        """What these settings reach, and where the language comes from."""
+        told = studio.language(settings["language"], settings["prompt"])[1]
+        return studio.summary(studio.recipe(settings)), told
+
+    def renew(self, studio: Studio, settings: dict[str, Any]) -> dict[Any, Any]:
+        """Updates for another model with these settings."""
+        summary, detected = self.sentences(studio, settings)
+        return {
+            self._controls.summary: summary,
+            self._controls.detected: detected,
+            self.panel: self.value(studio, settings),
+        }
