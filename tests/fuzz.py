@@ -32,6 +32,9 @@ from tiny import SENTENCES
 
 from clas_core.atlas.atlas import Atlas
 from clas_core.errors import ClasError
+from clas_core.evaluation.judging.items import Validation
+from clas_core.evaluation.judging.results import Results
+from clas_core.evaluation.judging.sweep import load_chosen
 from clas_core.evaluation.telling.tables import from_json
 from clas_core.running.layout import Layout
 from clas_core.steering.control_vectors import read_control_vector, write_control_vector
@@ -106,6 +109,9 @@ def files(folder: Path) -> list[Case]:
         save(folder / name)
         made[name] = (folder / name).read_bytes()
         (folder / name).unlink()
+    Results(()).save(folder / "results")
+    results = (folder / "results").read_bytes()
+    (folder / "results").unlink()
     comparison = {"about": {}, "anchor": "en", "differences": [], "control_wins": []}
     return [
         ("text.tsv", check_corpus, "\n".join(lines).encode()),
@@ -115,6 +121,8 @@ def files(folder: Path) -> list[Case]:
         ("recipe.json", lambda path: read_recipe(str(path)), json.dumps(_RECIPE).encode()),
         ("comparison.json", lambda path: from_json(path.read_text("utf-8", "replace")),
          json.dumps(comparison).encode()),
+        ("results.json", lambda path: Results.load(path, Validation), results),
+        ("chosen.json", load_chosen, b'{"format": "clas-chosen-1", "chosen": []}'),
         ("a.safetensors", Atlas.load, made["atlas"]),
         ("p.safetensors", SteeringPlan.load, made["plan"]),
         ("l.safetensors", Layout.load, made["layout"]),

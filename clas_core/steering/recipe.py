@@ -20,6 +20,7 @@ from ..model.prompts import CHAT, Rendered, render
 from ..paths import ASSETS
 from ..text.corpus import BUNDLED
 from ..text.languages import canonical_code, is_code
+from ..text.raw import parse_json, read_text
 from .methods import METHODS
 from .plan import SteeringPlan
 
@@ -138,9 +139,9 @@ class Recipe:
     def from_json(cls, text: str) -> Recipe:
         """Read `to_json`'s form; fields that are left out have their default."""
         try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ClasError(f"The recipe is not valid JSON: {error.msg}.") from error
+            values = parse_json(text)
+        except ClasError as error:
+            raise ClasError(f"The recipe is {error}") from error
         if not isinstance(values, dict):
             raise ClasError('The recipe must be a JSON object such as {"method": "CLAS"}.')
         return cls._of(values)
@@ -227,7 +228,7 @@ def read_recipe(text: str = "", **changes: Any) -> Recipe:
     can't be read and OSError for a file that isn't there.
     """
     if text.endswith(".json") and "=" not in text:
-        recipe = Recipe.from_json(Path(text).read_text(encoding="utf-8"))
+        recipe = Recipe.from_json(read_text(Path(text)))
     else:
         recipe = Recipe.from_query(text)
     given = {name: value for name, value in changes.items() if value is not None}

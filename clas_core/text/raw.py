@@ -93,6 +93,15 @@ def parse_json(text: str) -> Any:
         raise ClasError("JSON nested too deeply.") from error
 
 
+def read_json(path: str | Path) -> Any:
+    """The value of a JSON file. Raises ClasError that names the file if it holds none."""
+    text = read_text(Path(path))
+    try:
+        return parse_json(text)
+    except ClasError as error:
+        raise ClasError(f"{path} is {error}") from error
+
+
 def too_long(size: int, max_bytes: int) -> ClasError:
     """What to say of text of `size` bytes where only `max_bytes` are taken."""
     return ClasError(

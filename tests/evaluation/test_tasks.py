@@ -521,12 +521,12 @@ def break_file(folder, name, text):
     [
         ("xnli", "other.tsv", "", "holds no xnli.dev.tsv or xnli.dev.jsonl"),
         ("xnli", "xnli.dev.tsv", "a\tb\n1\t2\n", "XNLI: a row has no 'language', only a, b"),
-        ("xquad", "xquad.en.json", "{", "xquad.en.json is not JSON"),
+        ("xquad", "xquad.en.json", "{", "xquad.en.json is not valid JSON"),
         ("xquad", "xquad.en.json", "{}", "not in SQuAD's format: 'data' is missing"),
         ("xquad", "xquad.en.txt", "", r"holds no file xquad.\*.json"),
         ("xcopa", "test.tr.jsonl", '{"idx": 1}\n[]\n', "test.tr.jsonl, line 2 is not an object"),
         ("xcopa", "test.de.jsonl", "", "no connectors for de"),
-        ("belebele", "eng_Latn.jsonl", b"\xff\xfe{", "eng_Latn.jsonl is not UTF-8"),
+        ("belebele", "eng_Latn.jsonl", b"\xff\xfe{", "eng_Latn.jsonl is UTF-16"),
         (
             "belebele",
             "eng_Latn.jsonl",

@@ -407,7 +407,9 @@ def test_a_whole_mlp_that_is_replaced_is_noticed(lm) -> None:
 
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_gradient_checkpointing_is_refused(reentrant, lm) -> None:
-    lm.model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    newer = hasattr(lm.model, "activation_checkpointing_enable")
+    name = "activation" if newer else "gradient"
+    getattr(lm.model, f"{name}_checkpointing_enable")({"use_reentrant": reentrant})
     lm.model.train()
     batch = {**lm.encode(TEXTS).inputs, "use_cache": False}
     with steered(lm, plan_for(lm)), pytest.raises(ClasError, match="gradient_checkpointing_dis"):

@@ -83,7 +83,9 @@ def test_cache_runs_only_the_bridge(tiny_lm, tiny_corpus):
 
 
 def test_cache_refuses_what_it_can_not_know(tiny_lm, tiny_corpus):
-    with pytest.raises(ClasError, match="starts at layer 2, but the plan steers layer 1"):
+    with pytest.raises(
+        ClasError, match=r"starts at layer 2 \(from 0\), but the plan steers layer 1"
+    ):
         BridgeCache(tiny_lm, tiny_corpus, start=2).states(PLAN)
     with pytest.raises(ClasError, match="from 0 to 2"):
         BridgeCache(tiny_lm, tiny_corpus, start=3)

@@ -15,6 +15,7 @@ from tiny import tiny_llama_model
 from clas_core.errors import ClasError
 from clas_core.model.architecture import LanguageModel
 from clas_core.model.loading import load
+from clas_core.running.batch import arguments, new_cache
 from clas_core.steering.plan import LayerPlan, SteeringPlan, steered
 
 TEXTS = ["The cat sleeps in the house.", "It rains.", "Mvua inanyesha."]
@@ -98,11 +99,15 @@ def test_cached_decoding_is_steered_at_every_position(tiny_lm) -> None:
     plan, inputs = random_plan(0), tiny_lm.encode(TEXTS[:1]).inputs
     whole = logits(tiny_lm, plan, TEXTS[:1])
     with torch.no_grad(), steered(tiny_lm, plan):
-        first = tiny_lm.model(input_ids=inputs["input_ids"][:, :3], use_cache=True)
-        rest = tiny_lm.model(
-            input_ids=inputs["input_ids"][:, 3:], past_key_values=first.past_key_values
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        cache = new_cache(tiny_lm)
+        pieces = torch.cat(
+            [
+                tiny_lm.model(**arguments(tiny_lm.model, *piece, cache)).logits
+                for piece in ((ids[:, :3], mask[:, :3]), (ids[:, 3:], mask))
+            ],
+            dim=1,
         )
-    pieces = torch.cat([first.logits, rest.logits], dim=1)
     torch.testing.assert_close(pieces, whole, rtol=1e-4, atol=1e-4)
 
 

@@ -20,6 +20,7 @@ from ...atlas.fingerprint import fingerprint
 from ...errors import ClasError
 from ...model.architecture import LanguageModel
 from ...paths import replacing
+from ...text.raw import parse_json, read_json, read_text
 from ...version import __version__
 from .engine import ConditionScores, TaskRun
 from .items import Items, Scores, Split, only
@@ -92,10 +93,17 @@ class Results(Generic[S]):
     @staticmethod
     def load(path: str | Path, split: type[S]) -> Results[S]:
         """Read what `save` wrote. Raises ClasError for another file or scores of another split."""
-        data = _json(Path(path).read_text(encoding="utf-8"), path)
-        if not isinstance(data, dict) or data.get("format") != _FORMAT:
-            raise ClasError(f"{path} holds no results: choose a file that `evaluate` wrote.")
-        return Results(tuple(_scores_of(one, split) for one in data["scores"]), data["about"])
+        data = read_json(path)
+        try:
+            if data["format"] != _FORMAT:
+                raise ValueError
+            return Results(tuple(_scores_of(one, split) for one in data["scores"]), data["about"])
+        except ClasError:
+            raise
+        except (ValueError, TypeError, KeyError) as error:
+            raise ClasError(
+                f"{path} holds no results: choose a file that `evaluate` wrote."
+            ) from error
 
 
 def main_measures(measures: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -158,10 +166,12 @@ class Log(Generic[S]):
         return Results(tuple(found.values()), self.about)
 
     def _read(self, split: type[S]) -> None:
-        text = self._path.read_text(encoding="utf-8")
-        whole = text[: text.rfind("\n") + 1]  # a killed run may leave half a line
-        first, *rest = whole.removesuffix("\n").split("\n")
-        head = _json(first, self._path)
+        data = self._path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]  # a killed run may leave half a line
+        if whole != data:
+            with replacing(self._path) as scratch:
+                scratch.write_bytes(whole)
+        head, *rest = _lines(self._path)
         if not isinstance(head, dict) or head.get("format") != _FORMAT:
             raise ClasError(f"{self._path} holds no results: choose another file.")
         if differing := [k for k in _SAME if head["about"].get(k) != self.about.get(k)]:
@@ -175,10 +185,7 @@ class Log(Generic[S]):
                 f"{self._path} is of another text for {min(other)}: choose another file."
             )
         self.about = {**self.about, "date": head["about"].get("date")}
-        self.scores = [_scores_of(_json(line, self._path), split) for line in rest]
-        if whole != text:
-            with replacing(self._path) as scratch:
-                scratch.write_text(whole, encoding="utf-8")
+        self.scores = [_scores_of(line, split) for line in rest]
 
     def _append(self, records: list[dict[str, Any]]) -> None:
         lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
@@ -267,8 +274,9 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def _json(text: str, path: str | Path) -> Any:
+def _lines(path: Path) -> list[Any]:
+    """The values of a file with a JSON text in each line."""
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ClasError(f"{path} is damaged: {error.msg}. Choose another file.") from error
+        return [parse_json(line) for line in read_text(path).removesuffix("\n").split("\n")]
+    except ClasError as error:
+        raise ClasError(f"{path} is damaged: {error} Choose another file.") from error

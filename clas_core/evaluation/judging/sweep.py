@@ -21,6 +21,7 @@ from ...errors import ClasError
 from ...paths import replacing
 from ...steering.methods import bridge_layers
 from ...steering.recipe import Recipe
+from ...text.raw import read_json
 from .conditions import UNSTEERED, Condition
 from .engine import ANCHOR, TaskRun, tuning_runs
 from .items import LOWER_IS_BETTER, Chosen, Items, Scores, Task, Validation, only
@@ -215,7 +216,7 @@ def save_chosen(path: str | Path, chosen: Sequence[Chosen[Recipe]]) -> None:
 def load_chosen(path: str | Path) -> tuple[Chosen[Recipe], ...]:
     """Read what `save_chosen` wrote. Raises ClasError for anything else."""
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        data = read_json(path)
         if data["format"] != _FORMAT:
             raise ValueError
         return tuple(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from ...errors import ClasError
 from ...text.hub_library import hub_library
 from ...text.languages import canonical_codes
+from ...text.raw import parse_json, read_text
 
 Row = Mapping[str, Any]
 HUB = "hub"  # a source: the benchmark's own repository; "hub:owner/name" another one like it
@@ -69,22 +69,19 @@ def read_rows(path: Path) -> list[Row]:
 
     Raises ClasError for what is not that.
     """
-    text = _text(path)
+    text = read_text(path)
     if path.suffix == ".tsv":
         return list(csv.DictReader(text.split("\n"), delimiter="\t", quoting=csv.QUOTE_NONE))
     rows = []
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
-            rows.append(_json(line, f"{path.name}, line {number}"))
+            try:
+                rows.append(parse_json(line))
+            except ClasError as error:
+                raise ClasError(f"{path.name}, line {number} is {error}") from error
             if not isinstance(rows[-1], dict):
                 raise ClasError(f"{path.name}, line {number} is not an object of fields.")
     return rows
-
-
-@lru_cache(maxsize=64)
-def read_json(path: Path) -> Any:
-    """The content of a .json file. Raises ClasError for what is not that."""
-    return _json(_text(path), path.name)
 
 
 def value(row: Row, name: str, where: str) -> Any:
@@ -101,17 +98,3 @@ def choose(answers: Iterable[str], given: Any, where: str) -> int:
     if str(given) not in answers:
         raise ClasError(f"{where}: {str(given)[:40]!r} is no label; they are {', '.join(answers)}.")
     return answers.index(str(given))
-
-
-def _json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ClasError(f"{where} is not JSON: {error.msg}.") from error
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ClasError(f"{path.name} is not UTF-8 text (byte {error.start + 1}).") from error

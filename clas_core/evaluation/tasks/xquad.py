@@ -8,10 +8,11 @@ from functools import cached_property
 from typing import Any
 
 from ...errors import ClasError
+from ...text.raw import read_json
 from ..judging.items import Item, Items, OpenItem, Split
 from .base import Benchmark, part, shuffled
 from .scoring import span_exact, span_f1, squad
-from .sources import hub_rows, is_hub, language_files, read_json, value
+from .sources import hub_rows, is_hub, language_files, value
 
 _REPO = "google/xquad"
 # What context, question and answer are called.
