@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tiny import make_tokenizer, tiny_llama_model
 
 from clas_core.atlas.atlas import Atlas
@@ -38,6 +40,11 @@ def made_up_corpus() -> ParallelCorpus:
     return ParallelCorpus("made-up", sentences)
 
 
+def made_up_village() -> ParallelCorpus:
+    """The made-up corpus in the place of the bundled village."""
+    return replace(made_up_corpus(), is_bundled=True)
+
+
 def examples(code: str) -> list[str]:
     corpus = made_up_corpus()
     return [" ".join(corpus.sentences[code][n : n + 3]) + "\n" for n in (0, 4, 8)]
@@ -45,7 +52,7 @@ def examples(code: str) -> list[str]:
 
 def tiny_studio() -> Studio:
     lm = load(tiny_llama_model(), make_tokenizer())
-    corpus = made_up_corpus()
+    corpus = made_up_village()
     choice = Choice("village", None, "village", corpus)
     studio = Studio(lm, choice, Atlas.measure(lm, corpus), examples=examples)
     studio.collapse = 1.4

@@ -12,11 +12,15 @@ from tiny_studio import made_up_corpus, tiny_studio
 from clas_core.atlas.atlas import Atlas
 from clas_core.atlas.preflight import Preflight
 from clas_core.errors import ClasError
+from clas_core.steering.recipe import Recipe
 from clas_core.text.corpus import ParallelCorpus
+from clas_core.ui.behind import library as library_module
 from clas_core.ui.behind import shelf as shelf_module
 from clas_core.ui.behind.choice import Choice, parse_model
+from clas_core.ui.behind.examples import examples_of
 from clas_core.ui.behind.gate import Gate
 from clas_core.ui.behind.library import Library
+from clas_core.ui.behind.links import open_already
 from clas_core.ui.behind.profile import Profile
 from clas_core.ui.behind.shelf import Cancelled, Shelf
 from clas_core.ui.behind.stops import Stops
@@ -235,11 +239,55 @@ def test_a_directory_of_this_computer_is_known_as_one(tmp_path, monkeypatch):
 
 def test_a_link_says_where_it_opens():
     corpus = ParallelCorpus.bundled("everyday")
+    own = replace(corpus, is_bundled=False)
     assert Choice("owner/name", None, "everyday", corpus).private == ""
-    assert "your file, my.tsv" in Choice("owner/name", None, "my.tsv", corpus).private
+    assert "your file, my.tsv" in Choice("owner/name", None, "my.tsv", own).private
     assert "directory of this computer" in Choice("/models/x", None, "everyday", corpus).private
     part = Choice("owner/name", None, "everyday", corpus.subset(("en", "sw")), whole=False)
     assert "en, sw alone" in part.private
+
+
+EVERYDAY = {  # a visitor's files, named so that their stem is a bundled text's name
+    "everyday.en.txt": "The meeting is at noon.\nNobody may know.\n",
+    "everyday.sw.txt": "Mkutano ni saa sita.\nMtu asijue.\n",
+}
+
+
+def uploaded(folder, files=EVERYDAY):
+    for name, text in files.items():
+        (folder / name).write_text(text, "utf-8")
+    return [str(folder / name) for name in files]
+
+
+def test_what_is_bundled_is_known_where_it_is_opened(shelf, tmp_path):
+    mine = Library(shelf).choose("owner/name", "own", uploaded(tmp_path), [])
+    assert mine.name == "everyday.en.txt and 1 more"
+    assert not mine.corpus.is_bundled
+    assert mine.private
+    bundled = Library(shelf).choose("owner/name", "everyday", None, ["en", "sw"])
+    assert (bundled.name, bundled.corpus.is_bundled) == ("everyday", True)
+    named_alike = replace(mine, name="everyday")
+    assert named_alike.private
+    copied = replace(bundled, corpus=replace(bundled.corpus, is_bundled=False), name="copy.tsv")
+    assert copied.key != bundled.key  # or the next one to open it would read the file's name
+    village = replace(mine, name="village")
+    assert examples_of(village)("en") == list(village.corpus.sentences["en"])
+
+
+@pytest.mark.parametrize("name", ["everyday", "everyday.en.txt and 1 more"])
+def test_an_upload_never_passes_as_a_bundled_text(first, models, monkeypatch, tmp_path, name):
+    shelf = make_shelf(first, monkeypatch, models=("local",))
+    mine = Library(shelf).choose(models["llama"], "own", uploaded(tmp_path), [])
+    mine = replace(mine, name=name)
+    studio = opened(shelf, mine)
+    assert [one.key for one in shelf.studios] == [first.key, studio.key]
+    link = replace(Recipe(), model=models["llama"], corpus="everyday")
+    assert not studio.is_of(link)
+    assert open_already(shelf, link) is None
+    monkeypatch.setattr(shelf, "profile", Profile(models=("*",)))
+    monkeypatch.setattr(library_module, "is_local", lambda model: False)
+    monkeypatch.setattr(shelf, "check", lambda *asked: None)
+    assert [key for _, key in Library(shelf).choices()] == [first.key]
 
 
 def test_the_library_reads_what_was_uploaded(shelf, tmp_path):

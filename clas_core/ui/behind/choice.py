@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import ClasError
-from ...text.corpus import BUNDLED, ParallelCorpus
+from ...text.corpus import ParallelCorpus
 
 _HUB_ID = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")
 
@@ -19,6 +19,7 @@ _HUB_ID = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")
 class Choice:
     """A model and its text. `name` is the text's in a recipe: a bundled one, or a file's.
 
+    Whether the text is bundled is `corpus.is_bundled`: a visitor may give a file any name.
     `corpus` holds the chosen languages alone; `whole` says whether these are all of the text's.
     `published`: the file whose neurons or vectors are used in place of the measured ones, with its
     `digest`.
@@ -34,8 +35,12 @@ class Choice:
 
     @property
     def key(self) -> str:
-        """12 hexadecimal digits that change with the model, the text and its languages."""
-        return key_of(self.model, self.revision, self.corpus.fingerprint, self.digest)
+        """12 hexadecimal digits that change with the model, the text and its languages.
+
+        Of two visitors who bring the same sentences, each gets their own file's name.
+        """
+        own = "" if self.corpus.is_bundled else self.name
+        return key_of(self.model, self.revision, self.corpus.fingerprint, own, self.digest)
 
     @property
     def title(self) -> str:
@@ -50,7 +55,7 @@ class Choice:
             return f"The model is a directory of this computer, {self.model}."
         if self.published:
             return f"It uses what your file {self.published} holds, which a link can't say."
-        if self.name not in BUNDLED:
+        if not self.corpus.is_bundled:
             return f"The parallel text is your file, {self.name}: whoever opens it needs that too."
         if not self.whole:
             codes = ", ".join(self.corpus.languages)
@@ -58,9 +63,14 @@ class Choice:
         return ""
 
 
-def key_of(model: str, revision: str | None, fingerprint: str, digest: str = "") -> str:
-    """12 hexadecimal digits that name a model with its text; `digest`: of what was published."""
-    content = json.dumps([model, revision, fingerprint, digest])
+def key_of(
+    model: str, revision: str | None, fingerprint: str, own: str = "", digest: str = ""
+) -> str:
+    """12 hexadecimal digits that name a model with its text.
+
+    `own`: the file's name of a text that isn't bundled; `digest`: of what was published.
+    """
+    content = json.dumps([model, revision, fingerprint, own, digest])
     return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 

@@ -15,7 +15,7 @@ from .choice import Choice
 
 def examples_of(choice: Choice) -> Callable[[str], Sequence[str]]:
     """The village's prompts where its text was measured; elsewhere the text's own beginning."""
-    if choice.name == "village":
+    if choice.corpus.is_bundled and choice.name == "village":
         return village_examples
     sentences = choice.corpus.sentences
     return lambda code: list(sentences.get(code, ()))[:6]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from .choice import Choice, is_local, key_of, parse_model
 from .imported import with_published
 from .shelf import Shelf
 from .studio import Studio
-from .texts import has_text, keep_text, kept_text
+from .texts import keep_text, kept_text, name_of_text
 
 MOST = 50  # kept atlases that a list shows
 
@@ -74,8 +74,7 @@ class Library:
         source, revision = parse_model(model)
         self._shelf.check(source)
         corpus = self.read(name, paths)
-        own = Path(paths[0]).name if isinstance(paths, list) and len(paths) == 1 else corpus.name
-        title = name if name in BUNDLED else own
+        title = corpus.name if corpus.is_bundled else _name_of(paths)
         chosen = corpus.subset(languages or None)
         if len(chosen.languages) < 2:
             raise ClasError("Choose at least two languages: steering compares them.")
@@ -102,7 +101,7 @@ class Library:
 
     def keep(self, choice: Choice) -> None:
         """Keep a text of one's own on one's own computer, to open it again another day."""
-        if self._is_private and choice.name not in BUNDLED:
+        if self._is_private and not choice.corpus.is_bundled:
             keep_text(choice.corpus, choice.name)
 
     @property
@@ -115,10 +114,10 @@ class Library:
         found: dict[str, _Entry] = {}
         for studio in self._shelf.studios:
             choice = studio.choice
-            public = choice.name in BUNDLED and not is_local(choice.model)
+            public = choice.corpus.is_bundled and not is_local(choice.model)
             if choice.published or not (public or self._is_private):
                 continue
-            key = key_of(choice.model, studio.lm.revision, choice.corpus.fingerprint)
+            key = replace(choice, revision=studio.lm.revision).key
             label = _label(choice.title, choice.name, choice.corpus.languages)
             found[key] = _Entry(choice.title, label, partial(_same, choice))
         for kept in list_cached()[:MOST]:
@@ -138,27 +137,43 @@ class Library:
             return None
         # A model from memory has neither revision nor directory, and can't be found again.
         there = os.path.isdir(model) if is_local(model) else revision or model == VILLAGE
-        mine = self._is_private and has_text(fingerprint)
-        if not there or not (mine or name in BUNDLED):
+        bundled = _is_bundled(name, kept.languages, fingerprint)
+        own = name_of_text(fingerprint) if self._is_private and not bundled else ""
+        if not there or not (bundled or own):
             return None
 
         def find() -> Choice:
-            if mine:
+            if own:
                 corpus, title = kept_text(fingerprint)
                 return Choice(model, revision, title, corpus)
             text = ParallelCorpus.bundled(name)
-            corpus = text.subset(kept.languages)
-            if corpus.fingerprint != fingerprint:
-                raise ClasError("The text has changed since: measure it anew.")
-            return Choice(model, revision, name, corpus, len(text.languages) == len(kept.languages))
+            whole = len(text.languages) == len(kept.languages)
+            return Choice(model, revision, name, text.subset(kept.languages), whole)
 
         full = f"{model}@{revision}" if revision else model
         label = _label(full[: len(model) + 13], name, kept.languages)
-        return key_of(model, revision, fingerprint), _Entry(full, label, find)
+        return key_of(model, revision, fingerprint, own), _Entry(full, label, find)
 
 
 def _same(choice: Choice) -> Choice:
     return choice
+
+
+def _name_of(paths: Sequence[str]) -> str:
+    """What a visitor's own text is called: by its first file, and never as a bundled text is."""
+    first = Path(paths[0]).name
+    if len(paths) > 1:
+        return f"{first} and {len(paths) - 1} more"
+    return f"{first} of your own" if first in BUNDLED else first
+
+
+@lru_cache(maxsize=256)
+def _is_bundled(name: str, languages: tuple[str, ...], fingerprint: str) -> bool:
+    """Whether these are the sentences of the bundled text of that name, in these languages."""
+    try:
+        return ParallelCorpus.bundled(name).subset(languages).fingerprint == fingerprint
+    except ClasError:
+        return False
 
 
 def _label(model: str, text: str, languages: Sequence[str]) -> str:

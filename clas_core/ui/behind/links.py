@@ -23,8 +23,7 @@ def recipe_of(query: Mapping[str, str]) -> Recipe | None:
 
 def open_already(shelf: Shelf, recipe: Recipe) -> Studio | None:
     """A studio of this recipe; never one of a visitor's own text, whose name may be the same."""
-    bundled = (studio for studio in shelf.studios if studio.choice.name in BUNDLED)
-    return next((studio for studio in bundled if studio.is_of(recipe)), None)
+    return next((studio for studio in shelf.studios if studio.is_of(recipe)), None)
 
 
 def offer_of(shelf: Shelf, recipe: Recipe) -> str:

@@ -166,11 +166,12 @@ class Studio:
         )
 
     def is_of(self, recipe: Recipe) -> bool:
-        """Whether a recipe is for this model and text."""
+        """Whether a link's recipe is for this model and text: never for a visitor's own."""
         return (
             recipe.model == self.choice.model
             and recipe.revision in (None, self.choice.revision, self.lm.revision)
             and recipe.corpus == self.choice.name
+            and self.corpus.is_bundled
             and self.choice.whole
             and not self.choice.published
         )

@@ -19,9 +19,10 @@ def keep_text(corpus: ParallelCorpus, name: str) -> None:
         scratch.write_text("\n".join(lines) + "\n", "utf-8")
 
 
-def has_text(fingerprint: str) -> bool:
-    """Whether a text with this fingerprint is kept in the cache."""
-    return any((cache_folder() / "texts" / fingerprint).glob("*.jsonl"))
+def name_of_text(fingerprint: str) -> str:
+    """The file's name of the text with this fingerprint; empty if it isn't kept."""
+    found = next((cache_folder() / "texts" / fingerprint).glob("*.jsonl"), None)
+    return "" if found is None else found.name.removesuffix(".jsonl")
 
 
 def kept_text(fingerprint: str) -> tuple[ParallelCorpus, str]:

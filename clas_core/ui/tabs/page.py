@@ -271,7 +271,8 @@ def _model_line(studio: Studio) -> str:
     size = f"{millions:.1f} M" if millions < 1000 else f"{millions / 1000:.1f} B"
     widths = sorted(set(lm.widths))
     neurons = " to ".join(str(width) for width in {widths[0]: 0, widths[-1]: 0})
-    text = "" if studio.choice.name == "village" else f" of {studio.choice.name}"
+    plain = studio.corpus.is_bundled and studio.choice.name == "village"
+    text = "" if plain else f" of {studio.choice.name}"
     line = (
         f"{studio.choice.title}: {size} parameters, {lm.num_layers} layers of "
         f"{neurons} neurons, {len(studio.codes)} languages{text}"
