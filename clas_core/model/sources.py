@@ -110,21 +110,36 @@ def find_source(model: str | Path, revision: str | None = None) -> Source:
     return Source(str(folder), _files(folder))
 
 
-def check_allowed(model: str, allowed: Sequence[str]) -> None:
-    """Raise ClasError unless a page whose profile allows `allowed` may load `model`.
+def check_allowed(model: str, allowed: Sequence[str], revision: str | None = None) -> str | None:
+    """The revision of `model` to load on a page whose profile allows `allowed`.
 
     `allowed` are patterns of hub ids, as in a shell ("Qwen/*"), and "local" for any directory. The
     embedded model is always allowed. A name that is both a directory and a hub id is a directory,
     as in `find_source`.
+
+    Anyone may propose a revision of anyone's repository, so an id alone says nothing of what is
+    loaded. "owner/name@commit" pins the model to that commit; without "@", it is what its owners
+    show (main). Any other revision is for who allows every model ("*") or directories ("local").
+
+    Raises ClasError if the model or the revision isn't allowed.
     """
     if model == VILLAGE:
-        return
+        return revision
     if Path(model).exists() or not _is_hub_id(model):
         if "local" not in allowed:
             raise ClasError(f"This page opens no directories: choose a hub id, or {VILLAGE}.")
-    elif not any(fnmatchcase(model, pattern) for pattern in allowed):
-        choice = ", ".join([VILLAGE, *(pattern for pattern in allowed if pattern != "local")])
+        return revision
+    entries = [entry.partition("@")[::2] for entry in allowed if entry != "local"]
+    pins = [pin for pattern, pin in entries if fnmatchcase(model, pattern)]
+    if not pins:
+        choice = ", ".join([VILLAGE, *(pattern for pattern, _ in entries)])
         raise ClasError(f"This page doesn't open {model}: choose from {choice}.")
+    if "local" in allowed or "*" in allowed or ("" in pins and revision in (None, "main")):
+        return revision
+    pinned = [pin for pin in pins if pin]
+    if pinned and revision in (None, *pinned):
+        return revision or pinned[0]
+    raise ClasError(f"This page doesn't open revision {revision} of {model}: leave out @ and it.")
 
 
 def _is_hub_id(name: str) -> bool:

@@ -93,6 +93,30 @@ def test_not_allowed(model) -> None:
         check_allowed(model, [])
 
 
+@pytest.mark.parametrize(
+    ("allowed", "revision", "loaded"),
+    [
+        (["Qwen/*"], None, None),
+        (["Qwen/*"], "main", "main"),
+        (["Qwen/a@abc"], None, "abc"),
+        (["Qwen/a@abc"], "abc", "abc"),
+        (["Qwen/a@abc", "Qwen/a@def"], "def", "def"),
+        (["Qwen/a@abc", "Qwen/*"], "main", "main"),
+        (["*"], "refs/pr/7", "refs/pr/7"),
+        (["Qwen/*", "local"], "refs/pr/7", "refs/pr/7"),
+    ],
+)
+def test_allowed_revisions(allowed, revision, loaded) -> None:
+    assert check_allowed("Qwen/a", allowed, revision) == loaded
+
+
+@pytest.mark.parametrize("revision", ["refs/pr/7", "abcd", "MAIN", "main ", "abc@main"])
+@pytest.mark.parametrize("allowed", [["Qwen/*"], ["Qwen/a@abc"], ["Qwen/a", "b/*@*"]])
+def test_foreign_revisions(allowed, revision) -> None:
+    with pytest.raises(ClasError, match="leave out @"):
+        check_allowed("Qwen/a", allowed, revision)
+
+
 def test_directories_need_local(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "Qwen" / "mine").mkdir(parents=True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import threading
 import time
 from dataclasses import replace
@@ -20,8 +21,8 @@ from clas_core.ui.behind.choice import Choice, parse_model
 from clas_core.ui.behind.examples import examples_of
 from clas_core.ui.behind.gate import Gate
 from clas_core.ui.behind.library import Library
-from clas_core.ui.behind.links import open_already
-from clas_core.ui.behind.profile import Profile
+from clas_core.ui.behind.links import offer_of, open_already
+from clas_core.ui.behind.profile import Profile, read_profile
 from clas_core.ui.behind.shelf import Cancelled, Shelf
 from clas_core.ui.behind.stops import Stops
 from clas_core.ui.behind.studio import Studio
@@ -288,6 +289,28 @@ def test_an_upload_never_passes_as_a_bundled_text(first, models, monkeypatch, tm
     monkeypatch.setattr(library_module, "is_local", lambda model: False)
     monkeypatch.setattr(shelf, "check", lambda *asked: None)
     assert [key for _, key in Library(shelf).choices()] == [first.key]
+
+
+def test_a_model_is_pinned_to_a_commit(first, monkeypatch):
+    shelf = make_shelf(first, monkeypatch, models=("a/pinned@abc", "a/free"))
+    library = Library(shelf)
+    assert library.models()[1:] == ["a/pinned", "a/free"]
+    assert library.choose("a/pinned", "everyday", None, []).revision == "abc"
+    assert library.choose("a/pinned@abc", "everyday", None, []).revision == "abc"
+    assert library.choose("a/free", "everyday", None, []).revision is None
+    for foreign in ("a/pinned@refs/pr/7", "a/pinned@main", "a/free@refs/pr/7", "a/free@abc"):
+        with pytest.raises(ClasError, match="leave out @"):
+            library.choose(foreign, "everyday", None, [])
+        model, _, revision = foreign.partition("@")
+        with pytest.raises(ClasError, match="leave out @"):
+            shelf.open(Choice(model, revision, "everyday", ParallelCorpus.bundled("everyday")))
+        with pytest.raises(ClasError, match="leave out @"):
+            offer_of(shelf, replace(Recipe(), model=model, revision=revision, corpus="everyday"))
+
+
+def test_every_model_of_the_public_profile_is_pinned():
+    for entry in read_profile("cpu").models:
+        assert re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}", entry)
 
 
 def test_the_library_reads_what_was_uploaded(shelf, tmp_path):

@@ -41,7 +41,7 @@ class Library:
 
     def models(self) -> list[str]:
         """Names to choose from: the first model, the profile's list, the ones used before."""
-        listed = [name for name in self._shelf.profile.models if "*" not in name]
+        listed = [name.partition("@")[0] for name in self._shelf.profile.models if "*" not in name]
         used = [entry.model for entry in self._known().values()]
         names = [self._shelf.first.choice.title, *listed, *used]
         return [name for name in dict.fromkeys(names) if name != "local"]
@@ -72,7 +72,7 @@ class Library:
     def choose(self, model: Any, name: Any, paths: Any, languages: Any) -> Choice:
         """The choice that the tab's controls ask for. Raises ClasError if it isn't open to all."""
         source, revision = parse_model(model)
-        self._shelf.check(source)
+        revision = self._shelf.check(source, revision)
         corpus = self.read(name, paths)
         title = corpus.name if corpus.is_bundled else _name_of(paths)
         chosen = corpus.subset(languages or None)
@@ -132,7 +132,7 @@ class Library:
         model, name = str(meta.get("model")), str(meta.get("corpus"))
         revision, fingerprint = meta.get("revision"), str(meta.get("corpus_fingerprint"))
         try:
-            self._shelf.check(model)
+            self._shelf.check(model, revision)
         except ClasError:
             return None
         # A model from memory has neither revision nor directory, and can't be found again.

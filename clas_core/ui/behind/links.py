@@ -28,7 +28,7 @@ def open_already(shelf: Shelf, recipe: Recipe) -> Studio | None:
 
 def offer_of(shelf: Shelf, recipe: Recipe) -> str:
     """The question whether to open a link's model. Raises ClasError where it can't be."""
-    shelf.check(recipe.model)
+    shelf.check(recipe.model, recipe.revision)
     if recipe.corpus not in BUNDLED:
         raise ClasError(
             f"This link was measured on its author's own text, {recipe.corpus}: ask for that file, "

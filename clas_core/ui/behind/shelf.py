@@ -8,6 +8,7 @@ import threading
 import time
 from collections import OrderedDict
 from concurrent.futures import Future
+from dataclasses import replace
 
 import torch
 
@@ -96,14 +97,20 @@ class Shelf:
         with self._lock:
             return [self.first, *reversed(self._studios.values())]
 
-    def check(self, model: str) -> None:
-        """Raises ClasError if visitors may not open this model here."""
-        if model != self.profile.model:
-            check_allowed(model, self.profile.models)
+    def check(self, model: str, revision: str | None = None) -> str | None:
+        """The revision of a model to open for a visitor who asks for this one, or for any (None).
+
+        Raises ClasError if visitors may not open it here.
+        """
+        first = self.first.choice
+        if model == first.model and revision in (None, first.revision, self.first.lm.revision):
+            return first.revision
+        return check_allowed(model, self.profile.models, revision)
 
     def open(self, choice: Choice) -> Job:
         """Begin to open a choice, or join those who wait for it. Call `leave` in the end."""
-        self.check(choice.model)
+        revision = self.check(choice.model, choice.revision)
+        choice = replace(choice, revision=revision)
         with self._lock:
             job = self._jobs.get(choice.key)
             if job is None:

@@ -123,7 +123,7 @@ def build_model(shelf: Shelf, library: Library, key: gr.State) -> ModelTab:
     def look(name: Any, which: Any, paths: Any, codes: Any) -> Iterator[str]:
         try:
             source, revision = parse_model(name)
-            shelf.check(source)
+            revision = shelf.check(source, revision)
             words = f"Looking at {escape(source)} …"
             yield f'<p class="quiet" role="status">{words}</p>'
             found = library.report(which, paths)
