@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import torch
 
+from clas_core.evaluation.telling.labels import as_label
 from clas_core.text.languages import get_language
 from clas_core.ui.parts import figures
 
@@ -98,3 +99,9 @@ def test_mosaic_has_a_tile_a_neuron_and_frames_the_chosen_one():
     (frame,) = figure.layout.shapes
     width = len(figure.data[0].z[0])
     assert (frame.x0 + 0.5, frame.y0 + 0.5) == (5 % width, 5 // width)
+
+
+def test_labels_are_text_to_plotly():
+    assert as_label('<b>"a" & b</b>') == '&lt;b&gt;"a" &amp; b&lt;/b&gt;'
+    names = draw().data[-1].text
+    assert names[0] == "<b>English</b>"

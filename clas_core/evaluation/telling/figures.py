@@ -18,6 +18,7 @@ from ..judging.finding import Finding
 from ..judging.items import LOWER_IS_BETTER
 from ..judging.statistics import Interval
 from ..judging.sweep import Ranking, Tried
+from .labels import as_label
 from .numbers import bounds, is_share, name_of, number, scaled
 
 _MARGIN = {"l": 8, "r": 8, "t": 8, "b": 8}
@@ -28,7 +29,7 @@ def gains_figure(comparison: Comparison, task: str, metric: str) -> go.Figure:
     """Each condition's gain in each language, with its interval; random controls in grey, open
     circles where the plan changes nothing."""
     figure = _blank()
-    grid = comparison.grid(task, metric).rename(columns=name_of)
+    grid = comparison.grid(task, metric).rename(columns=lambda code: as_label(name_of(code)))
     colours = iter(OKABE_ITO * len(grid))
     controls = [name for name in grid.index if name.startswith(CONTROL)]
     for condition, row in grid.iterrows():
@@ -38,7 +39,7 @@ def gains_figure(comparison: Comparison, task: str, metric: str) -> go.Figure:
             x=list(cells.index),
             y=[scaled(cell.gain.estimate, metric) for cell in cells],
             error_y=_error([cell.gain for cell in cells], metric),
-            name=CONTROL.strip() if control else _name(condition, cells),
+            name=CONTROL.strip() if control else as_label(_name(condition, cells)),
             legendgroup=CONTROL.strip() if control else condition,
             showlegend=condition not in controls[1:],
             mode="markers",
@@ -54,7 +55,7 @@ def gains_figure(comparison: Comparison, task: str, metric: str) -> go.Figure:
     figure.update_layout(
         scattermode="group", legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"}
     )
-    figure.update_yaxes(title=f"gain in {metric}{_unit(metric)}", automargin=True)
+    figure.update_yaxes(title=as_label(f"gain in {metric}{_unit(metric)}"), automargin=True)
     figure.update_xaxes(categoryorder="array", categoryarray=list(grid.columns), automargin=True)
     return figure
 
@@ -114,7 +115,7 @@ def finding_figure(finding: Finding) -> go.Figure:
     """Change of separation against gain, a point a language and setting."""
     gains = [scaled(point.gain, finding.metric) for point in finding.points]
     # Turned so that more is better, whatever the metric.
-    title = f"gain in {finding.metric}{' (points)' if is_share(finding.metric) else ''}"
+    title = f"gain in {as_label(finding.metric)}{' (points)' if is_share(finding.metric) else ''}"
     return _shifts_figure(finding, gains, title, finding.gain)
 
 
@@ -154,11 +155,11 @@ def _shifts_figure(
         figure.add_scatter(
             x=[point.separation for point, _ in mine],
             y=[height for _, height in mine],
-            name=language.name,
+            name=as_label(language.name),
             mode="markers+text",
-            text=[code] * len(mine),
+            text=[as_label(code)] * len(mine),
             textposition="top center",
-            customdata=[point.condition for point, _ in mine],
+            customdata=[as_label(point.condition) for point, _ in mine],
             hovertemplate="%{customdata}: %{x:+.4f}, %{y:+.2f}<extra>%{fullData.name}</extra>",
             marker={"size": 8, "color": language.colour, "symbol": language.symbol},
         )

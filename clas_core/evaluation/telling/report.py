@@ -97,7 +97,7 @@ def _measures(comparison: Comparison) -> Iterable[str]:
             than = ", ".join(wins)
             yield f"<p>{escape(f'How often {whose} did better, ties counted half: {than}.')}</p>"
         if smallest := _smallest(comparison, task, metric):
-            yield f"<p>{smallest}</p>"
+            yield f"<p>{escape(smallest)}</p>"
         if beside := paper_sentence(task, metric):
             yield f"<p>{escape(beside)}</p>"
         yield _plot(gains_figure(comparison, task, metric))

@@ -109,7 +109,8 @@ def origin(about: Mapping[str, Any]) -> dict[str, str]:
         "versions": versions,
         "date": str(about.get("date")),
     }
-    return {name: value for name, value in found.items() if value}
+    # A line each, also where a name has a line break: what follows would be no comment any more.
+    return {name: " ".join(value.split()) for name, value in found.items() if value}
 
 
 def cell_text(cell: Difference | None, _: str = "") -> str:

@@ -14,6 +14,7 @@ from ...text.languages import get_language
 from ..behind import inputs
 from ..behind.studio import Studio
 from .components import strength_slider
+from .markup import markup
 
 # Every control that makes a recipe, in the order in which callbacks get them.
 NAMES = (
@@ -29,8 +30,8 @@ class Controls:
 
     key: gr.State
     by_name: dict[str, Any]
-    detected: gr.Markdown
-    summary: gr.Markdown
+    detected: gr.HTML
+    summary: gr.HTML
     switch: gr.Radio
     lab: gr.Column
     reset: gr.Button
@@ -84,14 +85,14 @@ def build_controls(studio: Studio, key: gr.State) -> Controls:
         marks=_marks(start["strength"], studio.collapse),
         elem_id="strength",
     )
-    summary = gr.Markdown(elem_classes="summary", elem_id="summary")
+    summary = markup(elem_classes="summary", elem_id="summary")
     made["language"] = gr.Dropdown(
         _languages(studio),
         value=inputs.AUTO,
         label="Language",
         elem_id="language",
     )
-    detected = gr.Markdown(elem_classes="summary", elem_id="detected")
+    detected = markup(elem_classes="summary", elem_id="detected")
     switch = gr.Radio(
         ["Explore", "Lab"], value="Explore", show_label=False, container=False, elem_id="switch"
     )

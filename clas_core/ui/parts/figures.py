@@ -6,13 +6,13 @@ Colours of text, grid and background are left to the page, so that dark mode can
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 import torch
 from plotly import graph_objects as go
 from torch import Tensor
 
 from ...atlas.selection import CATEGORIES, PARTIAL, SHARED, SPECIFIC
+from ...evaluation.telling.labels import as_label
 from ...text.languages import get_language
 
 CATEGORY_COLOURS = ("#A7A7A7", "#D55E00", "#56B4E9", "#0072B2")  # Okabe-Ito, dead in grey
@@ -45,7 +45,7 @@ def map_figure(
         figure.add_scatter(
             x=_numbers(after[mine, 0]),
             y=_numbers(after[mine, 1]),
-            name=language.native,
+            name=as_label(language.native),
             mode="markers",
             marker=_marker(code, 8, 0.85),
             ids=[f"{code}{groups[i]}" for i in mine],
@@ -91,7 +91,7 @@ def map_figure(
         name="names",
         mode="text",
         textposition="top center",
-        text=[f"<b>{get_language(code).native}</b>" for code in languages],
+        text=[f"<b>{as_label(get_language(code).native)}</b>" for code in languages],
         hoverinfo="skip",
         showlegend=False,
     )
@@ -180,11 +180,11 @@ def category_bars(counts: Tensor, bridge: tuple[int, int], chosen: int | None = 
 
 def overlap_heatmap(overlap: Tensor, languages: Sequence[str]) -> go.Figure:
     """Jaccard overlap [languages, languages] of the sets of active neurons."""
-    names = [get_language(code).native for code in languages]
+    names = [as_label(get_language(code).native) for code in languages]
     figure = _blank()
     figure.add_heatmap(
         z=[[round(v, 3) for v in row] for row in overlap.tolist()],
-        x=list(languages),
+        x=[as_label(code) for code in languages],
         y=names,
         customdata=[names] * len(names),
         colorscale="Cividis",
@@ -302,8 +302,8 @@ def _spread(centres: Tensor, width: float = 0.16, height: float = 0.055) -> Tens
 
 def _hover(text: str, english: str, code: str) -> str:
     name = get_language(code).name
-    lines = [f"<b>{escape(text)}</b>"] + ([escape(english)] if code != "en" else [])
-    return "<br>".join([*lines, f"<i>{escape(name)}</i>"])
+    lines = [f"<b>{as_label(text)}</b>"] + ([as_label(english)] if code != "en" else [])
+    return "<br>".join([*lines, f"<i>{as_label(name)}</i>"])
 
 
 def _numbers(column: Tensor) -> list[float]:

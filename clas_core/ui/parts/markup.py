@@ -33,6 +33,11 @@ def warn(error: object, head: str = "Warning") -> None:
     gr.Warning(escape(str(error)), title=head)
 
 
+def line(text: object, kind: str = "") -> str:
+    """A paragraph of one sentence, of the style sheet's class `kind`."""
+    return f'<p class="{kind}">{escape(str(text))}</p>'
+
+
 def title(text: str, below: str = "") -> str:
     """A heading of a figure, with a line in small `below` it."""
     more = f"<p>{escape(below)}</p>" if below else ""

@@ -12,6 +12,7 @@ from ..behind.standing import UNKNOWN, keys_of
 from ..behind.studio import Studio
 from ..parts.components import now_panel, now_value
 from ..parts.controls import NAMES, Controls, named
+from ..parts.markup import line
 from .map import MapTab
 from .steer import SteerTab, seen
 
@@ -43,7 +44,7 @@ class Now:
                     self.panel: self.value(studio, settings, bool(add), layer),
                 }
             except ClasError as error:
-                return {controls.summary: str(error), self.panel: now_value(UNKNOWN)}
+                return {controls.summary: line(error), self.panel: now_value(UNKNOWN)}
 
         self.tell: dict[str, Any] = {
             "fn": tell,
@@ -72,9 +73,9 @@ class Now:
         return now_value(keys, {"key": studio.key, "settings": settings})
 
     def sentences(self, studio: Studio, settings: dict[str, Any]) -> tuple[str, str]:
-        """What these settings reach, and where the language comes from."""
+        """What these settings reach, and where the language comes from, as markup."""
         told = studio.language(settings["language"], settings["prompt"])[1]
-        return studio.summary(studio.recipe(settings)), told
+        return line(studio.summary(studio.recipe(settings))), line(told)
 
     def renew(self, studio: Studio, settings: dict[str, Any]) -> dict[Any, Any]:
         """Updates for another model with these settings."""
