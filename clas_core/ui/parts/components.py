@@ -22,11 +22,14 @@ from plotly import graph_objects as go
 from ..behind.views import View
 from .plotly_file import PLOTLY_JS
 
+_KEYS = "Arrow keys go from mark to mark, Enter chooses."
 _STATIC = Path(__file__).parent / "static"
 
 
 def plotly_panel(*, height: int, replay: str = "", **options: Any) -> gr.HTML:
     """A Plotly figure that keeps its zoom, glides when told to, and tells what was clicked.
+
+    Its marks are reached by arrow keys too: each is spoken as its hover says it, and Enter clicks.
 
     Its value is made by `figure_value`. `.select(f)`: f gets a `gr.EventData` whose `_data` has
     trace, x, y and key (the point's customdata). `replay`: label of a button that glides again.
@@ -37,7 +40,9 @@ def plotly_panel(*, height: int, replay: str = "", **options: Any) -> gr.HTML:
         "plotly_panel.js",
         # In the markup, for properties of a panel that is updated before it is shown are lost.
         f'<div class="plotly-panel" style="--height: {height}px" data-library="{library}">'
-        f'<div class="plotly-panel-plot" role="img"></div>{button if replay else ""}</div>',
+        '<div class="plotly-panel-plot" role="application" tabindex="0"></div>'
+        f'<p class="plotly-panel-keys">{_KEYS}</p><p class="plotly-panel-said" role="status"></p>'
+        f"{button if replay else ''}</div>",
         None,
         **options,
     )
@@ -136,6 +141,11 @@ def fold_button(label: str, target: str) -> gr.HTML:
         target=target,
         elem_id="fold",
     )
+
+
+def keyboard() -> gr.HTML:
+    """Not seen: arrows between tabs and choices, Ctrl+Enter, and a focus that isn't lost."""
+    return _scripted("keyboard.js", "<span hidden></span>", None, elem_id="keyboard")
 
 
 def _scripted(script: str, template: str, value: Any, **options: Any) -> gr.HTML:

@@ -89,9 +89,11 @@ def _table(comparison: Comparison, task: str, metric: str, whole: bool) -> str:
             f'<p class="quiet">So many items show a gain of {smallest} or more with 80 % '
             "certainty in the middle language; smaller ones would go unseen.</p>"
         )
+    name = escape(f"{task}: {metric}")
     return (
         title(f"{task}: {metric}", f"gains over the model left alone{unit}, {first[0].items} items")
-        + '<div class="wide"><table class="gains"><thead><tr><th></th>'
+        + f'<div class="wide" tabindex="0" role="region" aria-label="{name}">'
+        + '<table class="gains"><thead><tr><th></th>'
         + f'{head}</tr></thead><tbody><tr class="before"><th scope="row">left alone</th>{before}'
         + f"</tr>{body}</tbody></table></div>{note}"
     )

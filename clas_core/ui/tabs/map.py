@@ -19,7 +19,7 @@ from ..behind.studio import Studio
 from ..parts.components import figure_value, plotly_panel, stamp, stamp_value
 from ..parts.controls import STEERING, Controls, named
 from ..parts.figures import map_figure, map_start
-from ..parts.markup import about, in_language, markup, table, title
+from ..parts.markup import about, in_language, line, markup, table, title
 
 ABOUT = """Each mark is one sentence, as the model holds it in mind at the chosen layer. Every
 sentence is there once in each language, with the same meaning. Marks that lie close are alike to
@@ -34,6 +34,7 @@ SCORES = (
     ("Neighbours of the same language", "among the 10 nearest", "knn_purity"),
     ("Translations found", "nearest {anchor} sentence means the same", "mean_retrieval"),
 )
+CHOOSE = "Click a mark, or choose one with arrow keys and Enter: its translations appear here."
 BLANK = '{"data": [], "layout": {"xaxis": {"visible": false}, "yaxis": {"visible": false}}}'
 READING = "The model is reading the sentences; a large one takes a while, once."
 WARMING = "The map is getting ready (some seconds, once): this is a first sketch of it."
@@ -73,10 +74,10 @@ def build_map(shelf: Shelf, controls: Controls, prompt: gr.Textbox, tab: gr.Stat
     about(ABOUT)
     made = stamp("map", "Updating …")
     with gr.Row(elem_classes="two"):
-        with gr.Column(scale=5, elem_id="map-card", min_width=300):
+        with gr.Column(scale=5, elem_id="map-card", min_width=400):
             panel = plotly_panel(height=560, replay="▶ Replay the move", elem_id="map")
             parallels = markup(_parallels(studio, None), elem_id="parallels")
-        with gr.Column(scale=3, min_width=260):
+        with gr.Column(scale=3, min_width=340):
             layer = gr.Slider(
                 0, studio.num_layers, studio.num_layers, step=1, label="Layer", elem_id="map-layer",
                 info=_layer_help(studio),
@@ -180,7 +181,7 @@ def _scores(before: Separation, after: Separation, anchor: str) -> str:
 
 def _parallels(studio: Studio, group: int | None) -> str:
     if group is None:
-        return '<p class="quiet">Click a mark to see the sentence in every language.</p>'
+        return line(CHOOSE, "quiet")
     corpus = studio.mapper.corpus
     items = "".join(
         f"<li><span>{escape(get_language(code).native)}</span>"

@@ -17,7 +17,7 @@ from ..behind.links import offer_of, open_already, recipe_of, remembered
 from ..behind.outcome import Outcome
 from ..behind.shelf import Shelf
 from ..behind.studio import Studio
-from ..parts.components import fold_button
+from ..parts.components import fold_button, keyboard
 from ..parts.controls import NAMES, build_controls
 from ..parts.markup import markup, warn
 from ..parts.plotly_file import PLOTLY_JS
@@ -82,6 +82,7 @@ def build(studio: Studio) -> gr.Blocks:
             with gr.Column(elem_id="side"):
                 controls = build_controls(studio, key)
                 fold_button("Settings", "#side")
+                keyboard()
             with gr.Column(elem_id="work"), gr.Tabs() as tabs:
                 with gr.Tab("Steer", id="steer", elem_id="steer-tab") as steer_tab:
                     steer = build_steer(shelf, controls)
@@ -150,7 +151,8 @@ def build(studio: Studio) -> gr.Blocks:
             """What the address asks for; what a reload finds again comes first."""
             to = str(address).removeprefix("#tab=")
             to = to if to in TABS else "steer"
-            here: Updates = {tab: to, tabs: gr.update(selected=to)}
+            # It opens with the first tab: a late answer must not take a visitor back to it.
+            here: Updates = unchanged if to == "steer" else {tab: to, tabs: gr.update(selected=to)}
             try:
                 if (found := remembered(shelf, kept)) is not None:
                     return renewed(*found, to)

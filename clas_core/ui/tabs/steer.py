@@ -93,6 +93,7 @@ def build_steer(shelf: Shelf, controls: Controls) -> SteerTab:
     prompt = gr.Textbox(
         first_prompt(studio),
         label="Prompt",
+        info="Ctrl + Enter (on a Mac ⌘ + Enter) generates",
         lines=3,
         max_lines=12,
         max_length=2000,

@@ -1,6 +1,7 @@
 // Runs once when the panel is mounted; gr.HTML gives element, props, trigger and watch.
 // value: {data, layout, description, start: [{trace, x, y}]} as JSON, as figure_value makes it
 const plot = element.querySelector(".plotly-panel-plot");
+const said = element.querySelector(".plotly-panel-said");
 const replay = element.querySelector(".plotly-panel-replay");
 const still = window.matchMedia("(prefers-reduced-motion: reduce)");
 const CONFIG = {
@@ -89,7 +90,7 @@ async function draw() {
       done = wanted;
       const value = props.value && JSON.parse(props.value);
       if (!value?.data || !plot.offsetWidth) continue; // hidden: the observer draws it later
-      plot.setAttribute("aria-label", value.description || "");
+      plot.setAttribute("aria-label", value.description || "Figure");
       if (replay) replay.hidden = !value.start?.length;
       const first = !plot.data;
       const starts = {};
@@ -120,6 +121,65 @@ async function draw() {
     busy = false;
   }
 }
+
+// The marks as rows [[trace, point], ...] to walk along: a language's, a method's, a line of tiles.
+function rowsOfMarks() {
+  return plot.data.flatMap((trace, number) => {
+    if (trace.hoverinfo === "skip" || [false, "legendonly"].includes(trace.visible)) return [];
+    if (trace.type !== "heatmap") return [Array.from(trace.x, (_, place) => [number, place])];
+    const rows = trace.z.map((row, y) =>
+      Array.from(row, (size, x) => (size === null ? null : [number, [y, x]])).filter(Boolean),
+    );
+    const [first, last] = plot._fullLayout.yaxis.range;
+    return first > last ? rows : rows.reverse(); // as drawn, the top one first
+  });
+}
+
+let mark = null; // {row, place} of the one that the keys are at
+const MOVES = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+
+function walk(rows, key) {
+  const last = (list) => list.length - 1;
+  if (!mark) return { row: 0, place: 0 };
+  const [down, along] = MOVES[key] || [0, key === "Home" ? -Infinity : Infinity];
+  const row = Math.min(Math.max(mark.row + down, 0), last(rows));
+  return { row, place: Math.min(Math.max(mark.place + along, 0), last(rows[row])) };
+}
+
+function chooseMark(number, place) {
+  const trace = plot.data[number];
+  const [y, x] = Array.isArray(place) ? place : [place, place];
+  const tile = trace.type === "heatmap";
+  trigger("select", {
+    trace: number,
+    x: trace.x?.[x] ?? x,
+    y: trace.y?.[y] ?? y,
+    key: (tile ? trace.customdata?.[y]?.[x] : trace.customdata?.[x]) ?? null,
+  });
+}
+
+plot.addEventListener("keydown", (event) => {
+  if (event.target !== plot || !plot.data || event.altKey || event.ctrlKey || event.metaKey) return;
+  const rows = rowsOfMarks().filter((row) => row.length);
+  const moves = event.key in MOVES || event.key === "Home" || event.key === "End";
+  if (!rows.length || !(moves || (mark && ["Enter", " "].includes(event.key)))) return;
+  event.preventDefault();
+  if (moves) mark = walk(rows, event.key);
+  const row = rows[Math.min(mark.row, rows.length - 1)];
+  const [number, place] = row[Math.min(mark.place, row.length - 1)];
+  if (!moves) return chooseMark(number, place);
+  window.Plotly.Fx.hover(plot, [{ curveNumber: number, pointNumber: place }]);
+  setTimeout(() => {
+    // What the figure itself says of the mark, once it has drawn that.
+    const lines = plot.querySelectorAll(".hoverlayer text");
+    const words = Array.from(lines, (text) => {
+      const parts = text.querySelectorAll("tspan.line");
+      return parts.length ? Array.from(parts, (part) => part.textContent) : [text.textContent];
+    });
+    said.textContent = words.flat().filter(Boolean).join(", ");
+  }, 120);
+});
+plot.addEventListener("blur", () => plot.data && window.Plotly.Fx.unhover(plot));
 
 replay?.addEventListener("click", async () => {
   const Plotly = await loadPlotly();

@@ -39,7 +39,7 @@ function drawStrip(value) {
   value.tokens.forEach((token, index) => {
     const cell = make("span", "strip-cell");
     cell.setAttribute("role", "listitem");
-    cell.tabIndex = 0;
+    cell.tabIndex = index ? -1 : 0; // one stop, then arrows
     const size = value.kl[index];
     const label = `Token ${index + 1} \u201c${token}\u201d: ${size.toPrecision(2)} nats`;
     cell.title = label;
@@ -52,6 +52,17 @@ function drawStrip(value) {
     cell.append(bar, text);
     if (index === value.peak) cell.classList.add("peak");
     row.append(cell);
+  });
+  row.addEventListener("keydown", (event) => {
+    const forward = row.dir === "rtl" ? "ArrowLeft" : "ArrowRight";
+    if (!["ArrowLeft", "ArrowRight"].includes(event.key)) return;
+    const to = event.key === forward ? "nextElementSibling" : "previousElementSibling";
+    const next = document.activeElement[to];
+    if (!next) return;
+    event.preventDefault();
+    document.activeElement.tabIndex = -1;
+    next.tabIndex = 0;
+    next.focus();
   });
   strip.replaceChildren(title, row);
 }
