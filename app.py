@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 from clas_core.errors import ClasError
+from clas_core.ui.behind.disk import keep_within
 from clas_core.ui.behind.profile import default_profile, read_profile
 from clas_core.ui.behind.studio import Studio
 from clas_core.ui.tabs.page import build, launch_options
@@ -27,7 +30,10 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     studio.warm_up()
-    build(studio).launch(**launch_options(studio, args.port))
+    with TemporaryDirectory(prefix="clas-uploads-") as uploads:
+        os.environ["GRADIO_TEMP_DIR"] = uploads  # where Gradio puts what visitors bring
+        keep_within(Path(uploads), studio.profile.disk_mb * 10**6)
+        build(studio).launch(**launch_options(studio, args.port))
     return 0
 
 

@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import io
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from tiny_studio import tiny_studio
@@ -106,8 +105,8 @@ def test_cancelled_it_goes_on_from_there(trial, studio, monkeypatch) -> None:
     ]
 
 
-def test_what_can_be_taken_away(trial) -> None:
-    table, data, latex, report = map(Path, done(trial()).outcome.files)
+def test_what_can_be_taken_away(trial, tmp_path) -> None:
+    table, data, latex, report = done(trial()).outcome.write(tmp_path)
     lines = [line for line in table.read_text().splitlines() if not line.startswith("#")]
     assert {line["language"] for line in csv.DictReader(io.StringIO("\n".join(lines)))} == {
         "en", "sw", "th", MEAN,

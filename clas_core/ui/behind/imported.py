@@ -52,6 +52,7 @@ def with_published(studio: Studio, path: str, codes: str) -> Studio:
         atlas,
         profile=studio.profile,
         gate=studio.gate,
+        kept=studio.kept,
         neurons=neurons,
         mapper=studio.mapper if same else None,
         map_sentences=len(studio.mapper.corpus),

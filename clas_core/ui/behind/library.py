@@ -102,7 +102,7 @@ class Library:
     def keep(self, choice: Choice) -> None:
         """Keep a text of one's own on one's own computer, to open it again another day."""
         if self._is_private and not choice.corpus.is_bundled:
-            keep_text(choice.corpus, choice.name)
+            keep_text(choice.corpus, choice.name, self._shelf.profile.disk_mb * 10**6)
 
     @property
     def _is_private(self) -> bool:

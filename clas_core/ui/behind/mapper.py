@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +22,9 @@ from ...steering.plan import SteeringPlan
 from ...text.corpus import ParallelCorpus
 from .gate import Gate
 from .inputs import anchor
+from .kept import Kept
 
 LAYOUTS = ASSETS / "village" / "layouts"
-_CACHES, _RESULTS = 3, 256  # how many are kept
 _POINTS = 2000  # more are neither drawn quickly nor told apart
 
 
@@ -61,17 +60,15 @@ class MapResult:
 class Mapper:
     """Computes maps of `corpus` for any plan and layer; keeps what is worth keeping."""
 
-    def __init__(self, lm: LanguageModel, corpus: ParallelCorpus, gate: Gate):
+    def __init__(self, lm: LanguageModel, corpus: ParallelCorpus, gate: Gate, kept: Kept):
         self.lm, self.corpus = lm, corpus
         self.ready = threading.Event()
         self.ready.set()  # cleared only while `warm` is under way
         self._gate = gate
         self._running = threading.Lock()  # one steered pass at a time
         self._lock = threading.RLock()  # round all that is kept below
-        self._layouts: dict[int, Layout] = {}
-        self._caches: OrderedDict[int, BridgeCache] = OrderedDict()
+        self._kept = kept.share(self)
         self._unsteered: dict[int, Separation] = {}
-        self._results: OrderedDict[tuple[int, int], tuple[SteeringPlan, MapResult]] = OrderedDict()
         codes = corpus.languages
         self.anchor = anchor(codes)
         self.labels = [code for code in codes for _ in range(len(corpus))]
@@ -98,10 +95,10 @@ class Mapper:
         """
         if not 0 <= layer <= self.lm.num_layers:
             raise ClasError(f"Choose a layer from 0 to {self.lm.num_layers}, not {layer}.")
-        key = (id(plan), layer)
-        with self._lock:
-            if key in self._results and self._results[key][0] is plan:
-                return self._results[key][1]
+        # A plan that is kept here can't have given its id to another one.
+        known: tuple[SteeringPlan, MapResult] | None = self._kept.find("map", id(plan), layer)
+        if known is not None:
+            return known[1]
         before, after = self._states(plan, layer)
         same = torch.equal(before, after)
         old = self._score_of(layer, before)
@@ -114,24 +111,22 @@ class Mapper:
         drawn = _silhouette(layout.coordinates, self.labels)
         picture = (drawn, drawn if same else _silhouette(placed, self.labels))
         result = MapResult(layout.coordinates, placed, scores, picture)
-        with self._lock:
-            self._results[key] = (plan, result)
-            if len(self._results) > _RESULTS:
-                self._results.popitem(last=False)
-        return result
+        return self._kept.put((plan, result), "map", id(plan), layer)[1]
 
     @property
     def begun(self) -> bool:
         """Whether the model has read the sentences before."""
-        return bool(self._caches)
+        return self._kept.find("states", bridge_layers(self.lm.num_layers)[0]) is not None
 
     def layout(self, layer: int) -> Layout:
         """The frozen layout of a layer: the stored one if it is of these states, else fitted."""
+
+        def make() -> Layout:
+            points = self._default_cache().unsteered.at(layer)
+            return _stored(layer, points) or Layout.fit(points)
+
         with self._lock:
-            if layer not in self._layouts:
-                points = self._default_cache().unsteered.at(layer)
-                self._layouts[layer] = _stored(layer, points) or Layout.fit(points)
-            return self._layouts[layer]
+            return self._kept.get(make, "layout", layer)
 
     def save_layouts(self, folder: Path = LAYOUTS) -> None:
         """Fit and store the layout of every layer."""
@@ -161,15 +156,12 @@ class Mapper:
         return self._cache(bridge_layers(self.lm.num_layers)[0])
 
     def _cache(self, start: int) -> BridgeCache:
+        def make() -> BridgeCache:
+            wait = self._gate.give_way
+            return BridgeCache(self.lm, self.corpus, start, progress=lambda *_: wait())
+
         with self._lock:
-            if start not in self._caches:
-                self._caches[start] = BridgeCache(
-                    self.lm, self.corpus, start, progress=lambda *_: self._gate.give_way()
-                )
-                for old in list(self._caches)[:-_CACHES]:
-                    if old != bridge_layers(self.lm.num_layers)[0]:
-                        del self._caches[old]
-            return self._caches[start]
+            return self._kept.get(make, "states", start)
 
     def _score(self, points: Tensor) -> Separation:
         return separation_of(points, self.labels, self.groups, self.anchor)

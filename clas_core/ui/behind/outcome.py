@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +19,6 @@ from ...evaluation.telling.report import write_report
 from ...evaluation.telling.tables import from_json, idle_notes, to_csv, to_json, to_latex
 from ...evaluation.telling.verdict import headline, verdict
 from ...steering.recipe import Recipe
-
-_FOLDER = "clas-measure-"
 
 
 @dataclass(frozen=True)
@@ -53,24 +47,16 @@ class Outcome:
         said = zip(verdict(self.comparison), beside)
         return [f"{text} {more}".strip() for text, more in said] + idle_notes(self.comparison)
 
-    @cached_property
-    def files(self) -> list[str]:
-        """The comparison as CSV, JSON, LaTeX and a report that opens offline: their paths.
-
-        Those of yesterday are deleted.
-        """
-        for old in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
-            if time.time() - old.stat().st_mtime > 24 * 3600:
-                shutil.rmtree(old, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(prefix=_FOLDER))
+    def write(self, folder: Path) -> list[Path]:
+        """The comparison as CSV, JSON, LaTeX and a report that opens offline: their paths."""
         texts = {"csv": to_csv, "json": to_json, "tex": to_latex}
-        for ending, form in texts.items():
-            (folder / f"clas-measure.{ending}").write_text(form(self.comparison), "utf-8")
+        paths = [folder / f"clas-measure.{ending}" for ending in texts]
+        for path, form in zip(paths, texts.values()):
+            path.write_text(form(self.comparison), "utf-8")
+        report = folder / "clas-report.html"
         swept = None if self.ranking is None else (self.ranking, self.num_layers)
-        write_report(folder / "clas-report.html", self.comparison, self.findings, swept)
-        return [str(folder / f"clas-measure.{ending}") for ending in texts] + [
-            str(folder / "clas-report.html")
-        ]
+        write_report(report, self.comparison, self.findings, swept)
+        return [*paths, report]
 
 
 def read_outcome(measured: Path, settings: Mapping[str, Any]) -> Outcome:

@@ -22,7 +22,10 @@ class Profile:
 
     `models` are the patterns of the models that visitors may open, as `check_allowed` reads them.
     `uploads`: megabytes of a visitor's own text, 0 for none. `shelf`, `shelf_gb`: how many models
-    besides the first stay open, and how much memory all of them may take together.
+    besides the first stay open, and how much memory all of them may take together. `cache_mb`:
+    megabytes of memory for what is computed on the way, such as plans and maps. `disk_mb`:
+    megabytes on disk for measurements and own texts that are kept, as many for what visitors
+    bring, and as many for what they may take away. What was used least recently makes room.
     """
 
     model: str = "village"
@@ -31,6 +34,8 @@ class Profile:
     uploads: int = 20
     shelf: int = 4
     shelf_gb: int = 16
+    cache_mb: int = 1000
+    disk_mb: int = 1000
     host: str = "127.0.0.1"
     port: int = 7860
     threads: int = 0

@@ -19,6 +19,7 @@ from ...model.architecture import LanguageModel
 from ...model.loading import load
 from ...model.sources import check_allowed
 from .choice import Choice
+from .kept import nbytes_of
 from .mapper import affordable
 from .studio import Studio
 
@@ -169,6 +170,7 @@ class Shelf:
                 atlas,
                 profile=self.profile,
                 gate=self.first.gate,
+                kept=self.first.kept,
                 map_sentences=affordable(lm, choice.corpus, self.profile.map_sentences),
             )
         self.add(studio)
@@ -197,9 +199,10 @@ class Shelf:
         gc.collect()  # a studio's caches point back at it, and its weights are large
 
     def _bytes(self) -> int:
-        """Memory of the weights, each model's once."""
-        models = {id(studio.lm): studio.nbytes for studio in self._studios.values()}
-        return sum(models.values())
+        """Memory of the weights, each model's once, and of what was measured on them."""
+        studios = self._studios.values()
+        models = {id(studio.lm): studio.nbytes for studio in studios}
+        return sum(models.values()) + sum(nbytes_of(studio.atlas) for studio in studios)
 
 
 def _load(choice: Choice) -> LanguageModel:

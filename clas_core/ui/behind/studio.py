@@ -11,7 +11,6 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -36,6 +35,7 @@ from . import inputs
 from .choice import Choice, parse_model
 from .examples import examples_of
 from .gate import Gate
+from .kept import Kept
 from .mapper import Mapper
 from .outcome import Outcome, read_outcome, told
 from .profile import Profile
@@ -49,8 +49,8 @@ FRAME = 1 / 15  # seconds between two updates of a streaming text
 class Studio:
     """A model, its text and everything computed from them.
 
-    `gate` is the same for all studios of a machine. `neurons` are used in place of the measured
-    language-specific ones.
+    `gate` and `kept` are the same for all studios of a machine. `neurons` are used in place of the
+    measured language-specific ones.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class Studio:
         *,
         profile: Profile | None = None,
         gate: Gate | None = None,
+        kept: Kept | None = None,
         neurons: PublishedNeurons | None = None,
         mapper: Mapper | None = None,
         map_sentences: int | None = None,
@@ -89,10 +90,10 @@ class Studio:
         # The queue's limits can be passed by with plain requests; this can't.
         self.lock = threading.Lock()
         shown = self.corpus.subset(n=map_sentences or self.profile.map_sentences)
-        self.mapper = mapper or Mapper(lm, shown, self.gate)
+        self.kept = kept or Kept(self.profile.cache_mb * 10**6)
+        self._mine = self.kept.share(self)
+        self.mapper = mapper or Mapper(lm, shown, self.gate, self.kept)
         self.neurons = neurons
-        self._select = lru_cache(maxsize=64)(self._selected)
-        self._build = lru_cache(maxsize=128)(self._compile)
 
     @classmethod
     def open(cls, profile: Profile) -> Studio:
@@ -140,7 +141,7 @@ class Studio:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the model's weights; the rest is small beside them."""
+        """Memory of the model's weights."""
         return sum(p.numel() * p.element_size() for p in self.lm.model.parameters())
 
     def defaults(self) -> dict[str, Any]:
@@ -211,12 +212,14 @@ class Studio:
 
     def selection(self, recipe: Recipe) -> Selection:
         """The neurons' categories at the recipe's thresholds, kept."""
-        return self._select(recipe.tau, recipe.shared_from)
+        tau, least = recipe.tau, recipe.shared_from
+        return self._mine.get(lambda: self._selected(tau, least), "selection", tau, least)
 
     def plan(self, recipe: Recipe, control: bool = False) -> SteeringPlan:
         """The recipe's plan; the same object for the same steering, so that caches below hold."""
         key = steering_only(recipe, self.fallback)
-        return self._build(key, control, recipe.seed if control else 0)
+        seed = recipe.seed if control else 0
+        return self._mine.get(lambda: self._compile(key, control, seed), "plan", key, control, seed)
 
     def _compile(self, recipe: Recipe, control: bool, seed: int) -> SteeringPlan:
         recipe = dataclasses.replace(recipe, seed=seed)

@@ -25,8 +25,10 @@ from ...evaluation.judging.results import Log, Results, describe
 from ...evaluation.judging.sweep import Sweep, active_settings, grid, summarise, sweep_runs
 from ...evaluation.tasks import KINDS, by_likelihood, open_task
 from ...steering.recipe import Recipe
+from .disk import make_room, mark_used
 from .outcome import Outcome
 from .studio import Studio, steering_only
+from .texts import MEASUREMENTS, kept_folders
 
 S = TypeVar("S", bound=Split)
 
@@ -102,6 +104,8 @@ class Trial:
             while not _ONE.acquire(timeout=0.3):
                 self._check()
             try:
+                profile = self.studio.profile
+                make_room(kept_folders(), profile.disk_mb * 10**6)
                 self._measure_all()
             finally:
                 _ONE.release()
@@ -176,7 +180,9 @@ class Trial:
     def _measure(self, split: type[S], runs: Sequence[TaskRun[S]], show: bool) -> Results[S]:
         lm, atlas = self.studio.lm, self.studio.atlas
         about = describe(lm, atlas, split, runs)
-        log = Log(_place(about), split, about)
+        place = _place(about)
+        mark_used(place)
+        log = Log(place, split, about)
         left = log.unfinished(runs)
         if show and log.scores:
             self._show(Results(tuple(log.scores), about))
@@ -225,4 +231,4 @@ def _place(about: dict[str, Any]) -> Path:
     """The log of this very measurement."""
     same = {k: v for k, v in about.items() if k not in ("date", "device", "versions")}
     digest = hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:24]
-    return cache_folder() / "measurements" / f"{digest}.jsonl"
+    return cache_folder() / MEASUREMENTS / f"{digest}.jsonl"

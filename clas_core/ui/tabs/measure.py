@@ -18,6 +18,7 @@ from ...evaluation.telling.figures import finding_figure, gains_figure, sweep_he
 from ...steering.recipe import Recipe
 from ...text.languages import get_language
 from ..behind import inputs
+from ..behind.downloads import Downloads
 from ..behind.outcome import Outcome
 from ..behind.shelf import Shelf
 from ..behind.standing import keys_of, standing, words_of
@@ -114,7 +115,9 @@ def build_measure(shelf: Shelf, controls: Controls, prompt: gr.Textbox) -> Measu
     with gr.Row(elem_id="measure-actions"):
         start = gr.Button("Measure", variant="primary", elem_id="measure")
         cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="measure-cancel")
-    results = _Results(studio.measured, _opening_stamp(studio))
+    downloads = Downloads(studio.profile.disk_mb * 10**6, studio.measured)
+    gr.set_static_paths([downloads.folder])  # else Gradio deletes its copies after a day
+    results = _Results(studio.measured, _opening_stamp(studio), downloads)
 
     def measure(
         halt: threading.Event, names: Any, where: Any, codes: Any, others: Any, count: Any,
@@ -175,12 +178,15 @@ def build_measure(shelf: Shelf, controls: Controls, prompt: gr.Textbox) -> Measu
 class _Results:
     """Where a measurement is shown: sentences, tables, plots, files."""
 
-    def __init__(self, measured: Outcome | None, made_for: str | None) -> None:
+    def __init__(
+        self, measured: Outcome | None, made_for: str | None, downloads: Downloads
+    ) -> None:
         """`measured`: what to open with, which is `made_for` some settings."""
+        self._downloads = downloads
         self.outcome = gr.State(measured)
         self.stamp = stamp("measure", "Something else is set now: press Measure.", made_for)
         with gr.Column(elem_id="measure-results"):
-            self._build(measured)
+            self._build(measured, downloads)
         first = _values(measured, 0)
         self.gains.value, self.finding.value = first[0], first[1]
         self.heat.value = _heat(measured)
@@ -191,7 +197,7 @@ class _Results:
             show_progress="hidden",
         )
 
-    def _build(self, measured: Outcome | None) -> None:
+    def _build(self, measured: Outcome | None, downloads: Downloads) -> None:
         known = measured is not None
         self.progress = markup(
             verdict_markup(measured) if measured else "", elem_id="measure-progress"
@@ -224,7 +230,7 @@ class _Results:
                 self.heat = plotly_panel(height=280, elem_id="measure-heat")
                 self.take = gr.Button("Use the suggested setting", size="sm")
             with gr.Row(elem_id="measure-files"):
-                paths = measured.files if measured else [None] * 4
+                paths = downloads.of(measured) if measured else [None] * 4
                 labels = ("Table as CSV", "Data as JSON", "Table as LaTeX", "Report as HTML")
                 self.buttons = [
                     gr.DownloadButton(label, value=path, size="sm")
@@ -242,7 +248,7 @@ class _Results:
         """Updates that show `outcome`, or nothing."""
         choices = _choices(outcome)
         gains, finding, rho = _values(outcome, 0)
-        paths = outcome.files if outcome else [None] * len(self.buttons)
+        paths = self._downloads.of(outcome) if outcome else [None] * len(self.buttons)
         return {
             self.outcome: outcome,
             self.progress: verdict_markup(outcome) if outcome else "",
