@@ -7,14 +7,9 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
+from steps import choose_quick_tasks
 
 pytestmark = pytest.mark.browser
-
-
-def choose_quick_tasks(page: Page) -> None:
-    page.get_by_role("tab", name="Measure").click()
-    for name, wanted in (("village-nli", False), ("village-qa", False), ("bits-per-byte", True)):
-        page.locator("#measure-tasks").get_by_label(name).set_checked(wanted)
 
 
 def test_measures_cell_by_cell_and_gives_the_numbers_away(

@@ -3,33 +3,10 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
+from steps import choose, open_it, upload
 
 pytestmark = pytest.mark.browser
-
-MINE = (
-    "en\trw\tyo\n"
-    "The cat <b>sees</b> a boat.\tInjangwe ibona ubwato.\tOlogbo ri oko.\n"
-    "The dog sleeps.\tImbwa irasinziriye.\tAja n sun.\n"
-) + "".join(f"Line {n} is here.\tUmurongo {n} uri hano.\tIla {n} wa nibi.\n" for n in range(10))
-
-
-def choose(page: Page, model: str, text: str = "Village") -> None:
-    page.get_by_role("tab", name="Model").click()
-    box = page.locator("#model input")
-    box.fill(model)
-    page.keyboard.press("Enter")
-    page.locator("#text label", has_text=text).click()
-
-
-def upload(page: Page, tmp_path, name: str = "mine.tsv", text: str = MINE) -> None:
-    (tmp_path / name).write_text(text, "utf-8")
-    page.locator("#files input[type=file]").set_input_files(str(tmp_path / name))
-
-
-def open_it(page: Page, name: str) -> None:
-    page.click("#open")
-    expect(page.locator("#model-line")).to_contain_text(name, timeout=60_000)
 
 
 def test_a_directory_and_a_file_of_ones_own(open_page, model_folder, tmp_path):

@@ -8,8 +8,7 @@ import time
 
 import pytest
 from playwright.sync_api import Page, expect
-from test_measure_tab import choose_quick_tasks
-from test_model_tab import choose, open_it, upload
+from steps import choose, choose_quick_tasks, open_it, upload
 
 from clas_core.ui.behind import trial as trial_module
 from clas_core.ui.parts import controls

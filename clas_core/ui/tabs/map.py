@@ -70,6 +70,7 @@ class MapTab:
 
 
 def build_map(shelf: Shelf, controls: Controls, prompt: gr.Textbox, tab: gr.State) -> MapTab:
+    """Build the tab inside the page's blocks; what other tabs need of it."""
     studio, key = shelf.first, controls.key
     about(ABOUT)
     made = stamp("map", "Updating …")

@@ -83,6 +83,7 @@ def steering_of(recipe: Recipe) -> dict[str, Any]:
 
 
 def build_measure(shelf: Shelf, controls: Controls, prompt: gr.Textbox) -> MeasureTab:
+    """Build the tab inside the page's blocks; what other tabs need of it."""
     studio, key = shelf.first, controls.key
     local = "local" in studio.profile.models
     about(ABOUT)

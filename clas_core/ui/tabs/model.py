@@ -57,6 +57,7 @@ class ModelTab:
 
 
 def build_model(shelf: Shelf, library: Library, key: gr.State) -> ModelTab:
+    """Build the tab inside the page's blocks; what other tabs need of it."""
     first = shelf.first.choice
     about(ABOUT)
     with gr.Row(elem_classes="two"):

@@ -58,6 +58,7 @@ class NeuronsTab:
 def build_neurons(
     shelf: Shelf, controls: Controls, prompt: gr.Textbox, tab: gr.State
 ) -> NeuronsTab:
+    """Build the tab inside the page's blocks; what other tabs need of it."""
     studio, key = shelf.first, controls.key
     about(ABOUT)
     made = stamp("neurons", "Updating …")

@@ -35,6 +35,8 @@ MOST_EXAMPLES = 24  # languages that a row of buttons still shows well
 
 @dataclass
 class SteerTab:
+    """The tab's components that the page brings up to date."""
+
     intro: gr.HTML
     example: gr.Radio
     prompt: gr.Textbox
@@ -79,6 +81,7 @@ NOTHING_YET: View = {
 
 
 def build_steer(shelf: Shelf, controls: Controls) -> SteerTab:
+    """Build the tab inside the page's blocks; what other tabs need of it."""
     studio, key = shelf.first, controls.key
     code = _opening(studio)
     intro = markup(about_markup(_about(studio)))
@@ -259,5 +262,6 @@ def _made_for(studio: Studio, recipe: Recipe, control: bool) -> str:
 
 
 def private_note(studio: Studio) -> Any:
+    """Why a link to this model opens only here, as a note; hidden where it opens anywhere."""
     reason = studio.choice.private
     return gr.update(value=f'<p class="note">{escape(reason)}</p>', visible=bool(reason))
