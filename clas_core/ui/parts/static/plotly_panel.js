@@ -146,6 +146,17 @@ function walk(rows, key) {
   return { row, place: Math.min(Math.max(mark.place + along, 0), last(rows[row])) };
 }
 
+// A tile in the words of its hover, which Plotly draws for a pointer alone.
+function describeTile(number, place) {
+  const trace = plot.data[number];
+  if (trace.type !== "heatmap") return "";
+  const [y, x] = place;
+  const known = { x: trace.x?.[x] ?? x, y: trace.y?.[y] ?? y, z: trace.z[y][x] };
+  for (const name of ["customdata", "text"]) known[name] = trace[name]?.[y]?.[x];
+  const filled = (trace.hovertemplate || "").replace(/%\{(\w+)[^}]*\}/g, (_, name) => known[name] ?? "");
+  return filled.replace(/<[^>]*>/g, " ").trim();
+}
+
 function chooseMark(number, place) {
   const trace = plot.data[number];
   const [y, x] = Array.isArray(place) ? place : [place, place];
@@ -176,7 +187,7 @@ plot.addEventListener("keydown", (event) => {
       const parts = text.querySelectorAll("tspan.line");
       return parts.length ? Array.from(parts, (part) => part.textContent) : [text.textContent];
     });
-    said.textContent = words.flat().filter(Boolean).join(", ");
+    said.textContent = words.flat().filter(Boolean).join(", ") || describeTile(number, place);
   }, 120);
 });
 plot.addEventListener("blur", () => plot.data && window.Plotly.Fx.unhover(plot));
