@@ -126,7 +126,7 @@ def _table(comparison: Comparison, task: str, metric: str) -> str:
     body = "".join(
         f"<tr><td>{escape(name)}</td>{''.join(cells)}</tr>" for name, *cells in table.itertuples()
     )
-    return f'<div class="wide"><table><tr><th></th>{head}</tr>{body}</table></div>'
+    return f'<div class="wide" tabindex="0"><table><tr><th></th>{head}</tr>{body}</table></div>'
 
 
 def _anchor_class(comparison: Comparison, code: str) -> str:
@@ -178,7 +178,7 @@ def _plot(figure: go.Figure) -> str:
         default_height=460,
         config={"displaylogo": False, "showSendToCloud": False, "responsive": True},
     )
-    return f'<div class="wide">{html}</div>'
+    return f'<div class="wide" tabindex="0">{html}</div>'
 
 
 def _definitions(lines: dict[str, str]) -> str:
