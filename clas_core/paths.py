@@ -1,4 +1,4 @@
-"""Where bundled files live, and how files are written: whole or not at all."""
+"""Where bundled files live, and how files are read and written: whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from safetensors import SafetensorError
+
+from .errors import ClasError
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -35,3 +39,19 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(scratch / path.name, path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def reading(what: str, path: str | Path) -> Iterator[None]:
+    """Raise a ClasError for whatever a missing, foreign or damaged file of ours raises inside.
+
+    `what` the file should hold, with its article: "an atlas".
+    """
+    try:
+        yield
+    except ClasError:
+        raise
+    except (OSError, SafetensorError) as error:
+        raise ClasError(f"Can't read {what} from {path}: {error}") from error
+    except (LookupError, TypeError, ValueError) as error:
+        raise ClasError(f"Can't read {what} from {path}: the file is damaged.") from error

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ..errors import ClasError
 from ..model.architecture import LanguageModel, UnsupportedModel
-from ..paths import replacing
+from ..paths import reading, replacing
 from ..text.corpus import ParallelCorpus
 from .fingerprint import fingerprint
 from .measuring import VERSION, Progress, Sums, add_up
@@ -150,21 +150,17 @@ class Atlas:
 
         Raises ClasError if the file is missing, no atlas, or another model's.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") not in _READ:
-                    raise ClasError(f"{path} isn't an atlas: choose a file that atlas.save wrote.")
-                names = [name for name in _STORED if name in file.keys()]  # noqa: SIM118
-                tensors = {name: file.get_tensor(name) for name in names}
-        except (OSError, SafetensorError) as error:
-            raise ClasError(f"Can't read an atlas from {path}: {error}") from error
-        atlas = Atlas(
-            tuple(json.loads(metadata["languages"])),
-            **tensors,
-            meta=json.loads(metadata["meta"]),
-            widths=tuple(json.loads(metadata["widths"])),
-        )
+        with reading("an atlas", path), safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") not in _READ:
+                raise ClasError(f"{path} isn't an atlas: choose a file that atlas.save wrote.")
+            names = [name for name in _STORED if name in file.keys()]  # noqa: SIM118
+            atlas = Atlas(
+                tuple(json.loads(metadata["languages"])),
+                **{name: file.get_tensor(name) for name in names},
+                meta=json.loads(metadata["meta"]),
+                widths=tuple(json.loads(metadata["widths"])),
+            )
         if lm is not None:
             atlas.check(lm)
         return atlas

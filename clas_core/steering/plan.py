@@ -15,13 +15,13 @@ from pathlib import Path
 from types import MappingProxyType
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ..errors import ClasError
 from ..model.architecture import LanguageModel
 from ..model.taps import Site, Tap, tapped
-from ..paths import replacing
+from ..paths import reading, replacing
 
 _FORMAT = "clas-plan-1"
 _PARTS = ("scale", "bias", "shift")
@@ -156,19 +156,15 @@ class SteeringPlan:
     def load(path: str | Path) -> SteeringPlan:
         """Read a plan that `save` wrote. Raises ClasError if the file is missing or another's."""
         parts: dict[int, dict[str, torch.Tensor]] = {}
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != _FORMAT:
-                    raise ClasError(f"{path} isn't a steering plan: choose a file plan.save wrote.")
-                for name in file.keys():  # noqa: SIM118 (safe_open is no mapping)
-                    index, part = name.split(".")
-                    parts.setdefault(int(index), {})[part] = file.get_tensor(name)
-        except (OSError, SafetensorError) as error:
-            raise ClasError(f"Can't read a steering plan from {path}: {error}") from error
-        return SteeringPlan(
-            {index: LayerPlan(**tensors) for index, tensors in parts.items()}, metadata["label"]
-        )
+        with reading("a steering plan", path), safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != _FORMAT:
+                raise ClasError(f"{path} isn't a steering plan: choose a file plan.save wrote.")
+            for name in file.keys():  # noqa: SIM118 (safe_open is no mapping)
+                index, part = name.split(".")
+                parts.setdefault(int(index), {})[part] = file.get_tensor(name)
+            layers = {index: LayerPlan(**tensors) for index, tensors in parts.items()}
+            return SteeringPlan(layers, metadata["label"])
 
 
 @contextmanager

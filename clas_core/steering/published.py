@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ..atlas.atlas import Atlas
 from ..atlas.selection import PARTIAL, SPECIFIC, OwnedNeurons, Selection
 from ..errors import ClasError
-from ..paths import replacing
+from ..paths import reading, replacing
 from .plan import LayerPlan, SteeringPlan
 
 _BYTES = 128 * 2**20  # of a file
@@ -67,8 +67,9 @@ class PublishedNeurons:
     @staticmethod
     def load(path: str | Path) -> PublishedNeurons:
         """Read what `save` wrote. Raises ClasError if the file is missing or another's."""
-        belongs, values = _load(path, "neurons")
-        return PublishedNeurons(belongs, tuple(values["languages"]), tuple(values["widths"]))
+        with reading("neurons", path):
+            belongs, values = _load(path, "neurons")
+            return PublishedNeurons(belongs, tuple(values["languages"]), tuple(values["widths"]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +93,9 @@ class PublishedVectors:
     @staticmethod
     def load(path: str | Path) -> PublishedVectors:
         """Read what `save` wrote. Raises ClasError if the file is missing or another's."""
-        vectors, values = _load(path, "vectors")
-        return PublishedVectors(vectors, tuple(values["languages"]))
+        with reading("vectors", path):
+            vectors, values = _load(path, "vectors")
+            return PublishedVectors(vectors, tuple(values["languages"]))
 
 
 def read_neurons(
@@ -306,11 +308,8 @@ def _save(path: str | Path, tensor: torch.Tensor, what: str, **values: Any) -> N
 
 
 def _load(path: str | Path, what: str) -> tuple[torch.Tensor, dict[str, Any]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.pop("format", None) != f"clas-{what}-1":
-                raise ClasError(f"{path} holds no {what} of languages: choose a file save() wrote.")
-            return file.get_tensor(what), {k: json.loads(v) for k, v in metadata.items()}
-    except (OSError, SafetensorError) as error:
-        raise ClasError(f"Can't read {what} from {path}: {error}") from error
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        if metadata.pop("format", None) != f"clas-{what}-1":
+            raise ClasError(f"{path} holds no {what} of languages: choose a file save() wrote.")
+        return file.get_tensor(what), {k: json.loads(v) for k, v in metadata.items()}

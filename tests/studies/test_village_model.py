@@ -139,7 +139,7 @@ def test_what_is_told_of_steering_is_of_what_ships(village, atlas):
     told = from_json((ASSETS / "village" / "measured.json").read_text("utf-8"))
     gains = [row["estimate"] for row in settings["table"]]
     assert gains[settings["best"]] == max(gains)
-    (steered,) = [row for row in told.about["rows"] if row["name"] == "CLAS"]
+    (steered,) = [row for row in told.about["conditions"] if row["name"] == "CLAS"]
     recipe = Recipe.from_json(json.dumps(steered["recipe"]))
     assert recipe == Recipe.suggested("village")
     task, rows = open_task("village-nli"), (Condition(UNSTEERED), Condition("CLAS", recipe))
