@@ -70,9 +70,14 @@ def open_page(browser: Browser, url: str) -> Iterator[Callable[..., Page]]:
     contexts, problems = [], []
 
     def watch(page: Page) -> None:
-        page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+        page.on("console", lambda m: problems.append(m.text) if is_fault(m) else None)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("request", lambda r: None if is_own(r.url) else problems.append(r.url))
+
+    def is_fault(message: Any) -> bool:
+        # A reload cuts off what the page was asking for, and Gradio says so.
+        cut = ("AbortError", "errored out")
+        return message.type == "error" and not any(word in message.text for word in cut)
 
     def is_own(address: str) -> bool:
         return address.startswith((url, "data:", "blob:"))

@@ -174,14 +174,14 @@ def test_stop_and_generate_at_once(open_page, slow_model):
 
 
 def test_cancel_and_measure_at_once(open_page, monkeypatch):
-    quick = trial_module.run
+    quick = trial_module.run_tasks
 
     def slowly(*args, **options):
         for cells in quick(*args, **options):
             time.sleep(0.5)
             yield cells
 
-    monkeypatch.setattr(trial_module, "run", slowly)
+    monkeypatch.setattr(trial_module, "run_tasks", slowly)
     page = open_page()
     choose_quick_tasks(page)
     page.locator(".strength-mark.off").click()  # not measured before
@@ -241,7 +241,13 @@ def test_reload_and_back_keep_model_settings_prompt_and_tab(open_page, model_fol
     expect(page.locator("#steer-stamp .stamp")).to_be_hidden()
     page.get_by_role("tab", name="Neurons").click()
     expect(page).to_have_url(re.compile("#tab=neurons$"))
-    page.wait_for_timeout(1000)
+    page.wait_for_function(
+        """() => {
+          const { settings } = JSON.parse(sessionStorage.getItem("clas") || "{}");
+          return settings?.strength === 2 && settings.prompt === "Hello\\nyou";
+        }""",
+        timeout=60_000,
+    )
     page.reload()
     expect(page.locator("#model-line")).to_contain_text("tiny-chat: ")
     expect(page.locator("#mosaic-title")).to_contain_text("Layer 4", timeout=20_000)

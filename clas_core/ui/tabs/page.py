@@ -40,7 +40,10 @@ VISITED = """() => {{
   if (window.clasOpened && (location.hash || "#tab=steer") !== "#tab={name}")
     history.pushState(null, "", "#tab={name}");
 }}"""
+# Tabs count as visited once the page is there, or once a visitor acts, who may be quicker.
 ADDRESS = """() => {
+  for (const act of ["pointerdown", "keydown"])
+    addEventListener(act, () => { window.clasOpened = true; }, { once: true, capture: true });
   addEventListener("popstate", () => {
     const name = location.hash.replace("#tab=", "") || "steer";
     document.getElementById(`${name}-tab-button`)?.click();
@@ -193,7 +196,7 @@ def build(studio: Studio) -> gr.Blocks:
         loaded = page.load(
             open_page, [address, kept], outputs, js=ADDRESS, show_progress="hidden"
         ).then(**settle)
-        loaded.then(None, js="() => { window.clasOpened = true; }")  # tabs count as visited now
+        loaded.then(None, js="() => { window.clasOpened = true; }")
         for then in follow:
             loaded.then(**then)
         # The direction of what is typed follows its first letter.
