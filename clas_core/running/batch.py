@@ -25,11 +25,14 @@ Plan = SteeringPlan | None
 Plans = Sequence[Plan]
 
 
-def arguments(model: Any, ids: Tensor, mask: Tensor, cache: Cache | None = None) -> dict[str, Any]:
+def arguments(
+    model: Any, ids: Tensor, mask: Tensor, cache: Cache | None = None, keep: int | None = None
+) -> dict[str, Any]:
     """Keyword arguments with which `model` (or its body) reads `ids` [rows, tokens].
 
     `mask` [rows, all tokens so far] is 1 at text. `cache` holds what was read before and takes up
-    what is read now. Raises UnsupportedModel where a model takes no cache.
+    what is read now. `keep`: of how many last tokens logits are wanted, for a model that can leave
+    out the others. Raises UnsupportedModel where a model takes no cache.
     """
     accepted = inspect.signature(model.forward).parameters
     options: dict[str, Any] = {"input_ids": ids, "use_cache": cache is not None}
@@ -39,6 +42,8 @@ def arguments(model: Any, ids: Tensor, mask: Tensor, cache: Cache | None = None)
         if not named:
             raise UnsupportedModel(f"{type(model).__name__} keeps no cache: choose another model.")
         options[named[0]] = cache
+    if keep is not None and "logits_to_keep" in accepted:
+        options["logits_to_keep"] = keep
     if not bool(mask.all()):  # without padding the causal mask says it all, and is faster
         options["attention_mask"] = mask
         if "position_ids" in accepted:
@@ -58,9 +63,7 @@ def next_logits(
 ) -> Tensor:
     """Read as `arguments` says, steered: logits after the last `keep` tokens of each row,
     [rows, keep, vocabulary] in float32."""
-    options = arguments(lm.model, ids, mask, cache)
-    if "logits_to_keep" in inspect.signature(lm.model.forward).parameters:
-        options["logits_to_keep"] = keep
+    options = arguments(lm.model, ids, mask, cache, keep)
     with steered(lm, plans):
         return lm.model(**options).logits[:, -keep:].float()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from halting import Halt, halt_after
 from tiny import make_tokenizer, tiny_model
 
 from clas_core.atlas import measuring, unfinished
@@ -20,18 +21,6 @@ from clas_core.text.corpus import ParallelCorpus
 
 ROOT = Path(__file__).resolve().parents[2]
 STATISTICS = ("probability", "mean", "residual", "tokens")
-
-
-class Halt(Exception):
-    pass
-
-
-def halt_after(sentences: int):
-    def progress(done: int, total: int) -> None:
-        if done >= sentences:
-            raise Halt
-
-    return progress
 
 
 def assert_equal(a: Atlas, b: Atlas) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from halting import Halt, halt_after
 
 from clas_core.atlas import measuring
 from clas_core.atlas.atlas import Atlas
@@ -54,18 +55,6 @@ else:
 atlas.save(folder / f"atlas{rank}")
 print(len(calls))
 """
-
-
-class Halt(Exception):
-    pass
-
-
-def halt_after(sentences: int):
-    def progress(done: int, total: int) -> None:
-        if done >= sentences:
-            raise Halt
-
-    return progress
 
 
 def assert_near(a: Atlas, b: Atlas) -> None:
