@@ -115,11 +115,12 @@ class Atlas:
         """Run `lm` over the corpus once and collect the statistics of `languages` (default all).
 
         One pass; of a batch, only sums outlive its forward, in float64 and int64, so that neither
-        order nor `batch_size` (texts a forward pass) matters beyond 1e-6. `progress(done, total)`
-        counts sentences; raising in it cancels. With `resume`, the sums are written to that file
-        as it goes, and the next call with the same model and text goes on from there. Started by
-        `accelerate launch` or torchrun, each process takes its share of the batches and all
-        return the same atlas. Other threads may use the model meanwhile.
+        order nor `batch_size` (texts a forward pass) matters beyond 1e-6, or in half precision
+        beyond the model's own rounding. `progress(done, total)` counts sentences; raising in it
+        cancels. With `resume`, the sums are written to that file as it goes, and the next call with
+        the same model and text goes on from there. Started by `accelerate launch` or torchrun, each
+        process takes its share of the batches and all return the same atlas. Other threads may use
+        the model meanwhile.
 
         Raises ClasError for an unknown language, a text without tokens or too long for the model,
         and a `resume` file of another measurement.

@@ -136,12 +136,18 @@ class Sums(Tap):
         sums = x.new_zeros(site.num_experts * texts, x.shape[-1])
         rows = site.experts * texts + site.tokens // length
         sums.index_add_(0, rows, x * content.flatten()[site.tokens][:, None])
-        return sums.view(site.num_experts, texts, -1).sum(1, dtype=torch.float64).flatten()
+        by_text = _widenable(sums).view(site.num_experts, texts, -1)
+        return by_text.sum(1, dtype=torch.float64).flatten()
 
     def _dense_total(self, x: Tensor) -> Tensor:
         content = self._content.to(x.device)
         by_text = content[:, None] @ x.reshape(*content.shape, -1)  # [texts, 1, units]
-        return by_text.sum((0, 1), dtype=torch.float64)
+        return _widenable(by_text).sum((0, 1), dtype=torch.float64)
+
+
+def _widenable(x: Tensor) -> Tensor:
+    """`x` where there is float64: not on Apple's GPUs."""
+    return x.cpu() if x.device.type == "mps" else x
 
 
 @torch.no_grad()
