@@ -1,6 +1,7 @@
 """Several processes at one measurement: killed, begun again with another number, never at odds.
 
-Here they run on the CPU and meet through gloo; what several GPUs do is not tested.
+They run on the CPU and meet through gloo, and where there is a GPU, on that one; what several GPUs
+do is not tested.
 """
 
 from __future__ import annotations
@@ -149,6 +150,41 @@ with joined() as processes:
 def test_they_meet_in_a_group_of_their_own_whatever_the_programs_is_of():
     """As under NCCL: nothing on the CPU is added up in the program's group."""
     assert start(2, program=DEAF) == [(0, "2.0\n")] * 2
+
+
+NCCL = """
+import sys
+from pathlib import Path
+import torch.distributed as dist
+from clas_core.atlas.atlas import Atlas
+from clas_core.model.loading import load
+from clas_core.text.corpus import ParallelCorpus
+
+folder, calls = Path(sys.argv[1]), []
+dist.init_process_group("nccl")
+lm = load(folder / "model", device="cuda:0", dtype="float32")
+corpus = ParallelCorpus.load(folder / "tiny.tsv")
+atlas = Atlas.measure(lm, corpus, batch_size=1, progress=lambda *at: calls.append(at))
+atlas.save(folder / f"atlas{dist.get_rank()}")
+assert dist.get_backend() == "nccl"
+print(len(calls))
+"""
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("count", [1, 2])
+def test_in_a_program_that_meets_through_nccl(count, folder, tiny_lm, tiny_corpus):
+    """Which knows no tensor on the CPU, and no two processes on one GPU."""
+    assert start(count, folder, program=NCCL) == [(0, f"{24 // count}\n")] * count
+    whole = Atlas.measure(tiny_lm, tiny_corpus, batch_size=1)
+    for rank in range(count):
+        found = Atlas.load(folder / f"atlas{rank}")
+        for name in STATISTICS:
+            # A sum of 64 terms is rounded at each of them, at 20 places of 3 layers in turn.
+            torch.testing.assert_close(
+                getattr(found, name), getattr(whole, name), rtol=1e-5, atol=1e-5
+            )
 
 
 # The same on files alone
