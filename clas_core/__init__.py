@@ -49,8 +49,11 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from .steering.methods import METHODS as METHODS
     from .steering.methods import DiffMean as DiffMean
     from .steering.methods import IntMu as IntMu
+    from .steering.methods import Kojima as Kojima
     from .steering.methods import LanguageArithmetic as LanguageArithmetic
     from .steering.methods import RandomControl as RandomControl
+    from .steering.methods import ThereAndBack as ThereAndBack
+    from .steering.methods import UnitDiffMean as UnitDiffMean
     from .steering.methods import bridge_layers as bridge_layers
     from .steering.plan import LayerPlan as LayerPlan
     from .steering.plan import SteeringPlan as SteeringPlan
@@ -90,8 +93,8 @@ _HOMES = {
     "text.languages": "LANGUAGES Language canonical_code get_language",
     "running.layout": "Layout",
     "model.loading": "load",
-    "steering.methods": "CLAS LAPE METHODS DiffMean IntMu LanguageArithmetic RandomControl "
-    "bridge_layers",
+    "steering.methods": "CLAS LAPE METHODS DiffMean IntMu Kojima LanguageArithmetic RandomControl "
+    "ThereAndBack UnitDiffMean bridge_layers",
     "model.architecture": "LanguageModel UnsupportedModel",
     "atlas.selection": "Selection lape_select select",
     "steering.plan": "LayerPlan SteeringPlan steered",

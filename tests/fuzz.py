@@ -94,7 +94,8 @@ def files(folder: Path) -> list[Case]:
     sizes = (2, 2, 6)
     atlas = Atlas(
         ("en", "sw"), torch.rand(sizes), torch.rand(sizes),
-        residual=torch.rand(2, 2, 4), tokens=torch.tensor([5, 6]),
+        residual=torch.rand(2, 2, 4), norm=torch.rand(2, 2), precision=torch.rand(sizes).half(),
+        median=torch.rand(sizes).half(), tokens=torch.tensor([5, 6]),
     )  # fmt: skip
     neurons = PublishedNeurons(torch.ones(2, 2, 6, dtype=torch.bool), ("en", "sw"), (6, 6))
     write = {

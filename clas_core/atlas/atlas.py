@@ -1,7 +1,8 @@
 """The atlas: what every MLP neuron does in every language, measured once.
 
-Statistics of Tang et al. (LAPE, arXiv 2402.16438) and Mondal et al. (Int-mu, arXiv 2503.17456),
-all taken at one site: the input of the down-projection, where plans act too.
+Statistics of Tang et al. (LAPE, arXiv 2402.16438), Mondal et al. (Int-mu, arXiv 2503.17456) and
+Kojima et al. (arXiv 2404.02431), all taken at one site: the input of the down-projection, where
+plans act too.
 """
 
 from __future__ import annotations
@@ -25,10 +26,13 @@ from ..paths import reading, replacing
 from ..text.corpus import ParallelCorpus
 from .fingerprint import fingerprint
 from .measuring import VERSION, Progress, Sums, add_up
+from .precision import precision_and_median
 
-_FORMAT = "clas-atlas-3"
-_READ = ("clas-atlas-2", _FORMAT)  # the older one holds two statistics more, which nothing needs
-_STORED = ("probability", "mean", "residual", "tokens", "routed")
+_FORMAT = "clas-atlas-4"
+_OLDER = ("clas-atlas-2", "clas-atlas-3")  # without norm, precision and median
+_STORED = (
+    "probability", "mean", "residual", "norm", "precision", "median", "tokens", "routed",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +44,11 @@ class Atlas:
         which h > 0), 0 to 1.
     mean: [layers, languages, neurons], of h.
     residual: [layers, languages, hidden], mean output of each decoder layer.
+    norm: [layers, languages], mean length (Euclidean) of that output: the unit of shifts.
+    precision: [layers, languages, neurons] float16, how well a sentence's mean of h tells the
+        language from the others (average precision, 0 to 1).
+    median: [layers, languages, neurons] float16, of the language's sentences' means of h. These
+        two are of the first `meta["sentences"]` sentences.
     tokens: [languages], int64, how many tokens were counted.
     meta: where it comes from (model with revision, fingerprint and dtype, corpus and its hash,
         versions).
@@ -47,13 +56,16 @@ class Atlas:
     routed: [layers, languages, experts], int64, how many tokens went to each routed expert, whose
         neurons count those alone (all 0 without one); None in a model without experts.
 
-    Floats are float32 on the CPU.
+    Other floats are float32; all is on the CPU.
     """
 
     languages: tuple[str, ...]
     probability: torch.Tensor
     mean: torch.Tensor
     residual: torch.Tensor
+    norm: torch.Tensor
+    precision: torch.Tensor
+    median: torch.Tensor
     tokens: torch.Tensor
     meta: dict[str, Any] = field(default_factory=dict)
     widths: tuple[int, ...] = ()
@@ -116,11 +128,12 @@ class Atlas:
 
         One pass; of a batch, only sums outlive its forward, in float64 and int64, so that neither
         order nor `batch_size` (texts a forward pass) matters beyond 1e-6, or in half precision
-        beyond the model's own rounding. `progress(done, total)` counts sentences; raising in it
-        cancels. With `resume`, the sums are written to that file as it goes, and the next call with
-        the same model and text goes on from there. Started by `accelerate launch` or torchrun, each
-        process takes its share of the batches and all return the same atlas. Other threads may use
-        the model meanwhile.
+        beyond the model's own rounding; and the means of single sentences, in float16, of as many
+        as fit into 512 MB. `progress(done, total)` counts sentences; raising in it cancels. With
+        `resume`, the sums are written to that file as it goes, and the next call with the same
+        model and text goes on from there. Started by `accelerate launch` or torchrun, each process
+        takes its share of the batches and all return the same atlas. Other threads may use the
+        model meanwhile.
 
         Raises ClasError for an unknown language, a text without tokens or too long for the model,
         and a `resume` file of another measurement.
@@ -153,7 +166,12 @@ class Atlas:
         """
         with reading("an atlas", path), safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") not in _READ:
+            if metadata.get("format") in _OLDER:
+                raise ClasError(
+                    f"{path} is an atlas of an older version, which lacks what is measured now: "
+                    "measure the model again."
+                )
+            if metadata.get("format") != _FORMAT:
                 raise ClasError(f"{path} isn't an atlas: choose a file that atlas.save wrote.")
             names = [name for name in _STORED if name in file.keys()]  # noqa: SIM118
             atlas = Atlas(
@@ -195,13 +213,17 @@ def _means(sums: Sums, languages: tuple[str, ...], meta: dict[str, Any]) -> Atla
         each = routed.repeat_interleave(mlp.per_expert, dim=1)
         count[mlp.layer, :, mlp.start : mlp.start + mlp.neurons] = each.double()
     count.clamp_(min=1)  # nothing was added up where no token came
+    precision, median = precision_and_median(tensors["sentences"])
     return Atlas(
         languages,
         probability=(tensors["open"] / count).float(),
         mean=(tensors["h"] / count).float(),
         residual=(tensors["residual"] / tokens[:, None]).float(),
+        norm=(tensors["norm"] / tokens).float(),
+        precision=precision,
+        median=median,
         tokens=tokens,
-        meta=meta,
+        meta={**meta, "sentences": tensors["sentences"].shape[1]},
         widths=sums.widths,
         routed=tensors["routed"] if sums.experts else None,
     )

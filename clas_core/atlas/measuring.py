@@ -19,7 +19,11 @@ from .unfinished import Unfinished
 
 Progress = Callable[[int, int], None]
 
-VERSION = 2  # of what is counted and how; an atlas of another version is measured again
+VERSION = 3  # of what is counted and how; an atlas of another version is measured again
+
+SENTENCE_BYTES = 2**29  # for the means of single sentences, while measuring
+FEWEST_SENTENCES = 8  # of each language, whatever they take
+_LARGEST = torch.finfo(torch.float16).max
 
 
 def add_up(
@@ -36,9 +40,9 @@ def add_up(
     """
     if batch_size < 1:
         raise ClasError(f"Batch size must be at least 1, not {batch_size}.")
-    sums = Sums(lm, len(corpus.languages))
+    sums = Sums(lm, len(corpus.languages), sentences_kept(lm, corpus))
     batches = list(batches_of(corpus, batch_size, lm.tokenizer))
-    total = sum(len(texts) for _, texts in batches)
+    total = sum(len(texts) for _, _, texts in batches)
     label = " ".join(map(str, (VERSION, fingerprint(lm), lm.dtype, corpus.fingerprint, batch_size)))
     with joined() as processes:
         processes.agree(label)
@@ -46,12 +50,12 @@ def add_up(
         if resume is not None:
             file = Unfinished(Path(resume), label, processes, sums.tensors, len(batches))
             left = file.resume()
-        done = total - sum(len(batches[index][1]) for index in left)
-        _try_longest(lm, [texts[-1] for _, texts in batches])
+        done = total - sum(len(batches[index][2]) for index in left)
+        _try_longest(lm, [texts[-1] for _, _, texts in batches])
         with torch.no_grad(), tapped(lm, sums):
             for index in left[processes.rank :: processes.count]:
-                k, texts = batches[index]
-                sums.add(lm, k, texts)
+                k, rows, texts = batches[index]
+                sums.add(lm, k, texts, rows)
                 done += len(texts) * processes.count  # the others are about as far
                 if file is not None:
                     file.add(index)
@@ -72,13 +76,16 @@ class Sums(Tap):
     """The running sums of one measurement; all that is kept of a batch.
 
     tensors: "open" (int64, tokens whose gate is open) and "h" (float64), both [layers, languages,
-        neurons]; "residual" [layers, languages, hidden] float64; "tokens" [languages] int64;
-        "routed" [layers, languages, experts] int64; "heard" [layers] int64, calls of its MLPs.
+        neurons]; "residual" [layers, languages, hidden] and "norm" [layers, languages] float64;
+        "tokens" [languages] int64; "routed" [layers, languages, experts] int64; "heard" [layers]
+        int64, calls of its MLPs; "sentences" [languages, sentences, layers, neurons] float16, the
+        mean of h over each of the first sentences' tokens (of an expert's neuron, those that came
+        to it; 0 without one), beyond float16's range its end.
     experts: the model's routed experts; widths: neurons of each layer; architecture: the model's
         class.
     """
 
-    def __init__(self, lm: LanguageModel, languages: int) -> None:
+    def __init__(self, lm: LanguageModel, languages: int, sentences: int = 0) -> None:
         neurons = (lm.num_layers, languages, lm.num_neurons)
         self.experts = [mlp for mlp in lm.mlps if isinstance(mlp, Experts)]
         self.widths = lm.widths
@@ -88,17 +95,26 @@ class Sums(Tap):
             "open": torch.zeros(neurons, dtype=torch.int64),
             "h": torch.zeros(neurons, dtype=torch.float64),
             "residual": torch.zeros((lm.num_layers, languages, lm.hidden_size)).double(),
+            "norm": torch.zeros((lm.num_layers, languages), dtype=torch.float64),
             "tokens": torch.zeros(languages, dtype=torch.int64),
             "routed": torch.zeros((lm.num_layers, languages, most), dtype=torch.int64),
             "heard": torch.zeros(lm.num_layers, dtype=torch.int64),
+            "sentences": torch.zeros(
+                (languages, sentences, lm.num_layers, lm.num_neurons), dtype=torch.float16
+            ),
         }
         self._language = 0
+        self._kept: list[tuple[int, int]] = []  # of the batch: place in it, number of the sentence
         self._content = torch.zeros(0, 0)  # [texts, tokens] of the batch, 1 where they count
 
-    def add(self, lm: LanguageModel, language: int, texts: Sequence[str]) -> None:
-        """Run one batch of texts through the model."""
+    def add(
+        self, lm: LanguageModel, language: int, texts: Sequence[str], rows: Sequence[int] = ()
+    ) -> None:
+        """Run one batch of texts through the model; `rows` are their numbers in the language."""
         batch = lm.encode(texts)
         self._language = language
+        sentences = self.tensors["sentences"].shape[1]
+        self._kept = [(place, row) for place, row in enumerate(rows) if row < sentences]
         self._content = batch.content.float()
         self.tensors["tokens"][language] += int(batch.content.sum())
         lm.model.base_model(**batch.inputs, use_cache=False)  # without the vocabulary's logits
@@ -109,8 +125,15 @@ class Sums(Tap):
     def neurons(self, site: Site, h: Tensor) -> None:
         if not site.gated:
             self._count_open(site, h)
-        total = self._total(h.float(), site).cpu()
-        self.tensors["h"][site.layer, self._language, site.neurons] += total
+        by_text = self._by_text(h.float(), site)
+        self.tensors["h"][site.layer, self._language, site.neurons] += _added_up(by_text)
+        if self._kept:
+            places, rows = map(list, zip(*self._kept))
+            means = (by_text / self._lengths(site).to(by_text.device))[places].clamp(
+                -_LARGEST, _LARGEST
+            )
+            kept = self.tensors["sentences"][self._language, :, site.layer, site.neurons]
+            kept[rows] = means.half().cpu()
         self.tensors["heard"][site.layer] += 1
         if site.tokens is not None and site.experts is not None:
             content = self._content.to(h.device).flatten()[site.tokens].bool()
@@ -118,36 +141,61 @@ class Sums(Tap):
             self.tensors["routed"][site.layer, self._language, : site.num_experts] += counts.cpu()
 
     def hidden(self, layer: int, hidden: Tensor) -> None:
-        self.tensors["residual"][layer, self._language] += self._dense_total(hidden.float()).cpu()
+        x = hidden.float().reshape(*self._content.shape, -1)
+        self.tensors["residual"][layer, self._language] += _added_up(self._dense_by_text(x))
+        lengths = self._dense_by_text(x.norm(dim=-1, keepdim=True))
+        self.tensors["norm"][layer, self._language] += _added_up(lengths)[0]
 
     def _count_open(self, site: Site, gate: Tensor) -> None:
-        total = self._total((gate > 0).float(), site)
-        self.tensors["open"][site.layer, self._language, site.neurons] += total.long().cpu()
+        total = _added_up(self._by_text((gate > 0).float(), site))
+        self.tensors["open"][site.layer, self._language, site.neurons] += total.long()
 
-    def _total(self, x: Tensor, site: Site) -> Tensor:
-        """Sum over the tokens that count: float32 x [..., units] -> float64 [site's neurons].
+    def _by_text(self, x: Tensor, site: Site) -> Tensor:
+        """Each text's sum over its tokens that count: [..., units] -> [texts, site's neurons].
 
-        Each text is summed in float32, which is fast, and the texts in float64.
+        All float32, which is fast; texts are added up in float64.
         """
         if site.tokens is None or site.experts is None:
-            return self._dense_total(x)
-        content = self._content.to(x.device)
-        texts, length = content.shape
+            return self._dense_by_text(x)
+        texts = len(self._content)
+        weight = self._content.to(x.device).flatten()[site.tokens][:, None]
         sums = x.new_zeros(site.num_experts * texts, x.shape[-1])
-        rows = site.experts * texts + site.tokens // length
-        sums.index_add_(0, rows, x * content.flatten()[site.tokens][:, None])
-        by_text = _widenable(sums).view(site.num_experts, texts, -1)
-        return by_text.sum(1, dtype=torch.float64).flatten()
+        sums.index_add_(0, self._pairs(site.experts, site.tokens), x * weight)
+        return sums.view(site.num_experts, texts, -1).transpose(0, 1).flatten(1)
 
-    def _dense_total(self, x: Tensor) -> Tensor:
+    def _dense_by_text(self, x: Tensor) -> Tensor:
         content = self._content.to(x.device)
-        by_text = content[:, None] @ x.reshape(*content.shape, -1)  # [texts, 1, units]
-        return _widenable(by_text).sum((0, 1), dtype=torch.float64)
+        return (content[:, None] @ x.reshape(*content.shape, -1))[:, 0]  # [texts, units]
+
+    def _lengths(self, site: Site) -> Tensor:
+        """How many tokens that count each text gave each neuron, 1 at least: [texts, 1 or more]."""
+        if site.tokens is None or site.experts is None:
+            return self._content.sum(1, keepdim=True).clamp(min=1)
+        content = self._content.to(site.tokens.device)
+        counts = content.new_zeros(site.num_experts * len(content))
+        pairs = self._pairs(site.experts, site.tokens)
+        counts.index_add_(0, pairs, content.flatten()[site.tokens])
+        by_text = counts.view(site.num_experts, -1).T
+        per_expert = (site.neurons.stop - site.neurons.start) // site.num_experts
+        return by_text.repeat_interleave(per_expert, dim=1).clamp(min=1)
+
+    def _pairs(self, experts: Tensor, tokens: Tensor) -> Tensor:
+        """Of each routed row, the place of its expert and text among all pairs of them."""
+        texts, length = self._content.shape
+        return experts * texts + tokens // length
 
 
-def _widenable(x: Tensor) -> Tensor:
-    """`x` where there is float64: not on Apple's GPUs."""
-    return x.cpu() if x.device.type == "mps" else x
+def _added_up(by_text: Tensor) -> Tensor:
+    """The sum over texts of [texts, units], in float64 on the CPU; Apple's GPUs have no float64."""
+    by_text = by_text.cpu() if by_text.device.type == "mps" else by_text
+    return by_text.sum(0, dtype=torch.float64).cpu()
+
+
+def sentences_kept(lm: LanguageModel, corpus: ParallelCorpus) -> int:
+    """Of how many sentences of each language single means are kept, those at the beginning:
+    all, or as many as fit into `SENTENCE_BYTES`."""
+    each = 2 * lm.num_layers * lm.num_neurons * len(corpus.languages)
+    return min(len(corpus), max(FEWEST_SENTENCES, SENTENCE_BYTES // each))
 
 
 @torch.no_grad()
@@ -175,8 +223,9 @@ def _try_longest(lm: LanguageModel, texts: Sequence[str]) -> None:
 
 def batches_of(
     corpus: ParallelCorpus, size: int, tokenizer: Callable[[list[str]], Any] | None = None
-) -> Iterator[tuple[int, Sequence[str]]]:
-    """(language, texts): texts of like length together, so that little of a batch is padding.
+) -> Iterator[tuple[int, Sequence[int], Sequence[str]]]:
+    """(language, numbers, texts): texts of like length together, so that little of a batch is
+    padding.
 
     Length is in tokens, or in bytes without a tokenizer.
     """
@@ -184,6 +233,7 @@ def batches_of(
         texts = corpus.sentences[code]
         units = tokenizer(list(texts))["input_ids"] if tokenizer else map(str.encode, texts)
         lengths = list(map(len, units))
-        ordered = [texts[i] for i in sorted(range(len(texts)), key=lengths.__getitem__)]
+        ordered = sorted(range(len(texts)), key=lengths.__getitem__)
         for start in range(0, len(ordered), size):
-            yield k, ordered[start : start + size]
+            rows = ordered[start : start + size]
+            yield k, rows, [texts[row] for row in rows]

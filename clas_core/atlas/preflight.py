@@ -251,7 +251,7 @@ def _read_text(tokenizer: Any, corpus: ParallelCorpus | None, context: int | Non
     if corpus is None:
         return _Text(0, BATCH * _TOKENS, ())
     batches, too_long = [], 0
-    for _, texts in batches_of(corpus, BATCH):
+    for _, _, texts in batches_of(corpus, BATCH):
         sizes = [len(ids) for ids in tokenizer(list(texts))["input_ids"]]
         batches.append(len(sizes) * max(sizes))
         too_long += sum(context is not None and size > context for size in sizes)

@@ -150,6 +150,38 @@ def lape_select(atlas: Atlas, keep: float = 0.01, bar: float = 0.95) -> LapeSele
     return LapeSelection(belongs, entropy, atlas.languages)
 
 
+RANKINGS = ("both", "top", "bottom")
+
+
+def telling_units(
+    atlas: Atlas, language: str, k: int, ranking: str = "both", layers: Iterable[int] | None = None
+) -> torch.Tensor:
+    """[layers, neurons] bool: the `k` neurons that tell a language best (arXiv 2404.02431).
+
+    By `Atlas.precision`, among the neurons of `layers` (default all): the highest k // 2 and the
+    rest of k the lowest ("both"), the highest ("top") or the lowest ("bottom"). Of equal ones, the
+    first; of fewer than k, all. Raises ClasError for a k below 1 and an unknown ranking.
+    """
+    if k < 1:
+        raise ClasError(f"Choose at least one unit, not {k}.")
+    if ranking not in RANKINGS:
+        raise ClasError(f"ranking must be one of {', '.join(RANKINGS)}, not {ranking!r}.")
+    chosen = torch.zeros(atlas.num_layers, 1, dtype=torch.bool)
+    chosen[list(range(atlas.num_layers) if layers is None else layers)] = True
+    among = (_present(atlas) & chosen).flatten().nonzero()[:, 0]
+    ranked = among[
+        atlas.precision[:, atlas.index(language)]
+        .flatten()[among]
+        .argsort(descending=True, stable=True)
+    ]
+    k = min(k, len(ranked))
+    top = {"both": k // 2, "top": k, "bottom": 0}[ranking]
+    units = torch.zeros(atlas.num_layers * atlas.num_neurons, dtype=torch.bool)
+    units[ranked[:top]] = True
+    units[ranked[len(ranked) - (k - top) :]] = True
+    return units.view(atlas.num_layers, atlas.num_neurons)
+
+
 def _present(atlas: Atlas) -> torch.Tensor:
     """[layers, neurons] bool: False beyond a layer's width."""
     return torch.arange(atlas.num_neurons) < torch.tensor(atlas.widths)[:, None]

@@ -95,6 +95,7 @@ def _steer(arguments: argparse.Namespace) -> None:
             "token_ids": step.token_ids,
             "kl": effects.kl.tolist(),
             "sentence": effects.sentence,
+            "touched": plan.touched._asdict(),
         }
         print(json.dumps(result, ensure_ascii=False))
     else:
@@ -103,6 +104,7 @@ def _steer(arguments: argparse.Namespace) -> None:
         for side, text in zip(("unsteered", "steered"), step.texts):
             print(f"{side:>9}: {text}")
         print(effects.sentence)
+        print(f"{recipe.method} changes {plan.touched}.")
 
 
 def _bake(arguments: argparse.Namespace) -> None:
@@ -111,6 +113,7 @@ def _bake(arguments: argparse.Namespace) -> None:
     plan = recipe.build(atlas_of(arguments, recipe, lm))
     bake(lm, plan, arguments.out, dataclasses.asdict(recipe))
     print(f"{arguments.out}: {recipe.model} with {recipe.method} for {recipe.target}")
+    print(f"It changes {plan.touched}.")
 
 
 def _import(arguments: argparse.Namespace) -> None:

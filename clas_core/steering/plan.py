@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -82,6 +83,19 @@ class LayerPlan:
         )
 
 
+class Touched(NamedTuple):
+    """How much a plan changes: so many MLP neurons, and coordinates of the residual stream, each
+    counted in every layer that changes it."""
+
+    neurons: int
+    coordinates: int
+
+    def __str__(self) -> str:
+        counts = {"neuron": self.neurons, "residual coordinate": self.coordinates}
+        named = [f"{n:,} {what}{'' if n == 1 else 's'}" for what, n in counts.items() if n]
+        return " and ".join(named) or "nothing"
+
+
 @dataclass(frozen=True, eq=False)
 class SteeringPlan:
     """An affine map for each steered layer; layers that aren't named stay as they are.
@@ -107,6 +121,16 @@ class SteeringPlan:
     def is_identity(self) -> bool:
         """Whether it changes nothing in any layer."""
         return all(layer.is_identity for layer in self.layers.values())
+
+    @property
+    def touched(self) -> Touched:
+        """How many neurons and residual coordinates it changes."""
+        neurons = coordinates = 0
+        for layer in self.layers.values():
+            moved = [t != n for t, n in ((layer.scale, 1), (layer.bias, 0)) if t is not None]
+            neurons += int(torch.stack(moved).any(0).sum()) if moved else 0
+            coordinates += 0 if layer.shift is None else int(layer.shift.count_nonzero())
+        return Touched(neurons, coordinates)
 
     def __mul__(self, strength: float) -> SteeringPlan:
         if not math.isfinite(strength):

@@ -179,8 +179,9 @@ def plan_from_vectors(
 ) -> SteeringPlan:
     """Add `strength` times vectors [all layers, hidden] to the residual stream after `layers`.
 
-    `layers` is half-open. DiffMean is `plan_from_vectors(v.of("sw") - v.of("en"), ...)`; CLaS-Bench
-    (arXiv 2601.08331) scales each layer's difference to length 1 first, which is `unit`.
+    `layers` is half-open. `plan_from_vectors(v.of("sw") - v.of("en"), ...)` goes from mean to mean;
+    CLaS-Bench (arXiv 2601.08331) scales each layer's difference to length 1 first, which is
+    `unit`. `DiffMean` scales it to a share of the residual stream's own length.
 
     Raises ClasError if the layers are out of range or a number isn't finite.
     """

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from ..atlas.atlas import Atlas
-from ..atlas.selection import select
+from ..atlas.selection import RANKINGS, select
 from ..errors import ClasError
 from ..model.architecture import LanguageModel
 from ..model.prompts import CHAT, Rendered, render
@@ -34,6 +34,7 @@ _NUMBERS = {  # name: lowest and highest value
 }
 _WHOLE_NUMBERS = {
     "shared_from": (2, 1000),
+    "k": (1, 10_000_000),
     "max_new_tokens": (1, 100_000),
     "seed": (0, 2**63 - 1),
 }
@@ -41,11 +42,19 @@ _CHOICES = {
     "method": tuple(METHODS),
     "tau_mode": ("absolute", "quantile"),
     "specific": ("any", "target", "others"),
+    "ranking": RANKINGS,
     "dtype": ("auto", "float32", "bfloat16", "float16"),
     "chat": CHAT,
 }
-_OPTIONAL = ("revision", "source", "shared_from", "layers")
-_LATER = ("chat", "system")  # not in the hash at their defaults: older recipes keep theirs
+_RANGES = ("layers", "early")
+_OPTIONAL = ("revision", "source", "shared_from", "k", *_RANGES)
+_LATER = (
+    "chat",
+    "system",
+    "k",
+    "ranking",
+    "early",
+)  # not in the hash at their defaults: older recipes keep theirs
 _ADDED = ("fbclid", "gclid", "msclkid", "view", "deep_link")  # by those who pass a link on
 
 
@@ -53,11 +62,11 @@ _ADDED = ("fbclid", "gclid", "msclkid", "view", "deep_link")  # by those who pas
 class Recipe:
     """What to run on what, and how. Checked when made; every field is a plain value.
 
-    `layers` counts from 0 and is half-open, so (6, 8) is 6 and 7; None there
-    and in `shared_from` and `source` means the default of the method (the last quarter, all
-    languages, English or none). `lam` is language arithmetic's lambda. A method reads only the
-    fields it has. `corpus` is a bundled name or a path. `chat` and `system` are as in
-    `prompts.render`.
+    `layers` counts from 0 and is half-open, so (6, 8) is 6 and 7, as does `early`, the range of
+    there and back's way there. None in these, in `shared_from`, `source` and `k` means the default
+    of the method. `source` is a language or "others", `lam` language arithmetic's lambda, `k` and
+    `ranking` choose the units of Kojima et al. A method reads only the fields it has. `corpus` is a
+    bundled name or a path. `chat` and `system` are as in `prompts.render`.
     """
 
     model: str = "village"
@@ -74,6 +83,9 @@ class Recipe:
     tau_mode: str = "absolute"
     shared_from: int | None = None
     specific: str = "any"
+    k: int | None = None
+    ranking: str = "both"
+    early: tuple[int, int] | None = None
     layers: tuple[int, int] | None = None
     target: str = "sw"
     prompt: str = ""
@@ -149,8 +161,7 @@ class Recipe:
     def to_query(self) -> str:
         """The query of a URL, without the question mark."""
         values = {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
-        if self.layers is not None:
-            values["layers"] = "{}-{}".format(*self.layers)
+        values |= {name: "{}-{}".format(*values[name]) for name in _RANGES if name in values}
         return urlencode(values)
 
     @classmethod
@@ -237,8 +248,8 @@ def read_recipe(text: str = "", **changes: Any) -> Recipe:
 
 def _checked(name: str, value: Any) -> Any:
     """`value` in the field's own type, or a ClasError that says what the field takes."""
-    if name == "layers":
-        return _layers(value)
+    if name in _RANGES:
+        return _range(name, value)
     if name in _NUMBERS or name in _WHOLE_NUMBERS:
         low, high = _NUMBERS.get(name) or _WHOLE_NUMBERS[name]
         kind = "number" if name in _NUMBERS else "whole number"
@@ -261,7 +272,7 @@ def _checked(name: str, value: Any) -> Any:
     return value
 
 
-def _layers(value: Any) -> tuple[int, int]:
+def _range(name: str, value: Any) -> tuple[int, int]:
     try:
         start, end = value
         whole = int(start) == start and int(end) == end
@@ -269,7 +280,7 @@ def _layers(value: Any) -> tuple[int, int]:
         whole = False
     if not whole or not 0 <= start < end:
         raise ClasError(
-            "layers must be two whole numbers such as 6 and 8 (layers 6 and 7, counted from 0), "
+            f"{name} must be two whole numbers such as 6 and 8 (layers 6 and 7, counted from 0), "
             f"not {value!r}."
         )
     return int(start), int(end)
@@ -282,7 +293,7 @@ def _parsed(name: str, text: str) -> Any:
             return float(text)
         if name in _WHOLE_NUMBERS:
             return int(text)
-        if name == "layers":
+        if name in _RANGES:
             start, end = text.split("-")
             return int(start), int(end)
     except ValueError as error:

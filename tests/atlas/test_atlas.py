@@ -5,16 +5,20 @@ import threading
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
+from sklearn.metrics import average_precision_score
+from tiny import tiny_llama_model
 
+from clas_core.atlas import measuring
 from clas_core.atlas.atlas import Atlas
 from clas_core.errors import ClasError
 from clas_core.model.architecture import LanguageModel
+from clas_core.model.loading import load
 from clas_core.steering.plan import LayerPlan, SteeringPlan, steered
 from clas_core.text.corpus import ParallelCorpus
 
-STATISTICS = ("probability", "mean", "residual")
+STATISTICS = ("probability", "mean", "residual", "norm")
+OF_SENTENCES = ("precision", "median")  # float16
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +61,7 @@ def by_hand(lm: LanguageModel, texts: list[str]) -> dict[str, torch.Tensor]:
         "probability": opened.double().mean(1),
         "mean": h.mean(1),
         "residual": residual.mean(1),
+        "norm": residual.norm(dim=-1).mean(1),
         "tokens": torch.tensor(h.shape[1]),
     }
 
@@ -71,6 +76,47 @@ def test_equals_a_computation_by_hand(any_lm, tiny_corpus) -> None:
             got = getattr(atlas, name)[:, k]
             assert got.dtype == torch.float32
             torch.testing.assert_close(got.double(), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_precision_and_median_are_of_the_sentences_means(any_lm, tiny_corpus) -> None:
+    atlas = Atlas.measure(any_lm, tiny_corpus, batch_size=4)
+    assert atlas.meta["sentences"] == 6
+    means = torch.stack(
+        [
+            torch.stack([by_hand(any_lm, [text])["mean"] for text in texts])
+            for texts in tiny_corpus.sentences.values()
+        ]
+    )  # [languages, sentences, layers, neurons]
+    middle = means.sort(1).values[:, 2:4].mean(1).transpose(0, 1)
+    torch.testing.assert_close(atlas.median.double(), middle, rtol=2e-3, atol=2e-4)
+    for layer, k, neuron in [(0, 0, 3), (1, 3, 40), (2, 2, 63), (2, 1, 0)]:
+        values = means[:, :, layer, neuron].half()  # as they are kept
+        labels = torch.zeros(values.shape)
+        labels[k] = 1
+        wanted = average_precision_score(labels.flatten(), values.flatten())
+        assert float(atlas.precision[layer, k, neuron]) == pytest.approx(wanted, abs=1e-3)
+
+
+def test_single_sentences_are_kept_within_a_budget(tiny_lm, tiny_corpus, monkeypatch) -> None:
+    each = 2 * 3 * 64 * 4  # bytes, layers, neurons, languages
+    monkeypatch.setattr(measuring, "FEWEST_SENTENCES", 1)
+    monkeypatch.setattr(measuring, "SENTENCE_BYTES", 3 * each + 1)
+    few = Atlas.measure(tiny_lm, tiny_corpus)
+    assert few.meta["sentences"] == 3
+    first = Atlas.measure(tiny_lm, tiny_corpus.subset(n=3))
+    for name in OF_SENTENCES:
+        torch.testing.assert_close(getattr(few, name), getattr(first, name), rtol=2e-3, atol=1e-4)
+    monkeypatch.setattr(measuring, "SENTENCE_BYTES", 1)
+    assert measuring.sentences_kept(tiny_lm, tiny_corpus) == 1
+
+
+def test_values_beyond_half_precision_stop_at_its_end(tokenizer, tiny_corpus) -> None:
+    lm = load(tiny_llama_model(), tokenizer)
+    with torch.no_grad():
+        lm.blocks[2].mlp.up_proj.weight.mul_(1e7)
+    atlas = Atlas.measure(lm, tiny_corpus)
+    assert atlas.median.isfinite().all()
+    assert atlas.median.abs().max() == torch.finfo(torch.float16).max
 
 
 def test_neither_batch_size_nor_order_matters(tiny_lm, tiny_corpus, atlas) -> None:
@@ -142,49 +188,35 @@ def test_saves_and_loads(atlas, tmp_path) -> None:
     assert (again.languages, again.meta) == (atlas.languages, atlas.meta)
     assert again.meta["corpus"] == "tiny"
     assert again.widths == atlas.widths
-    for name in (*STATISTICS, "tokens"):
+    for name in (*STATISTICS, *OF_SENTENCES, "tokens"):
         assert torch.equal(getattr(again, name), getattr(atlas, name))
     assert again.tokens.dtype == torch.int64
 
 
-def test_the_older_file_opens(atlas, tmp_path) -> None:
-    """It held two statistics more, in half precision."""
-    atlas.save(tmp_path / "new")
-    with safe_open(tmp_path / "new", framework="pt") as file:
-        metadata = file.metadata()
-    more = dict.fromkeys(("mean_abs", "variance"), atlas.mean.bfloat16())
-    save_file(
-        {name: getattr(atlas, name) for name in (*STATISTICS, "tokens")}
-        | {name: tensor.clone() for name, tensor in more.items()},
-        tmp_path / "old",
-        {**metadata, "format": "clas-atlas-2"},
-    )
-    again = Atlas.load(tmp_path / "old")
-    for name in (*STATISTICS, "tokens"):
-        assert torch.equal(getattr(again, name), getattr(atlas, name))
-    assert (again.languages, again.meta, again.widths) == (
-        atlas.languages,
-        atlas.meta,
-        atlas.widths,
-    )
+@pytest.mark.parametrize("older", ["clas-atlas-2", "clas-atlas-3"])
+def test_an_older_file_is_to_be_measured_again(older, atlas, tmp_path) -> None:
+    save_file({"probability": atlas.probability}, tmp_path / "old", {"format": older})
+    with pytest.raises(ClasError, match="older version"):
+        Atlas.load(tmp_path / "old")
 
 
-def test_an_atlas_of_an_8b_model_in_16_languages_stays_under_70_mb(tmp_path) -> None:
+def test_an_atlas_of_an_8b_model_in_16_languages_stays_under_100_mb(tmp_path) -> None:
     def stored(layers: int, languages: int, neurons: int, hidden: int) -> int:
-        by_neuron = 4 + 4  # bytes: probability, mean
-        return layers * languages * (by_neuron * neurons + 4 * hidden) + 8 * languages
+        by_neuron = 4 + 4 + 2 + 2  # bytes: probability, mean, precision, median
+        by_layer = by_neuron * neurons + 4 * hidden + 4  # residual, norm
+        return layers * languages * by_layer + 8 * languages
 
+    neurons, half = torch.zeros(2, 3, 50), torch.zeros(2, 3, 50, dtype=torch.float16)
+    residual = torch.zeros(2, 3, 20)
     atlas = Atlas(
-        ("a", "b", "c"),
-        *(torch.zeros(2, 3, 50) for _ in range(2)),
-        torch.zeros(2, 3, 20),
-        torch.ones(3).long(),
-    )
+        ("a", "b", "c"), neurons, neurons.clone(), residual, residual[..., 0].clone(), half,
+        half.clone(), torch.ones(3).long(),
+    )  # fmt: skip
     atlas.save(tmp_path / "zeros")
     content = (tmp_path / "zeros").read_bytes()
     head = 8 + int.from_bytes(content[:8], "little")  # the format's: a length, then JSON
     assert len(content) - head == stored(2, 3, 50, 20)
-    assert stored(32, 16, 14336, 4096) < 70e6
+    assert stored(32, 16, 14336, 4096) < 100e6
 
 
 def test_bad_input_gets_a_clear_sentence(tiny_lm, tiny_corpus, atlas, tmp_path) -> None:

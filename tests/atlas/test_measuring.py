@@ -20,11 +20,12 @@ from clas_core.model.taps import Tap, tapped
 from clas_core.text.corpus import ParallelCorpus
 
 ROOT = Path(__file__).resolve().parents[2]
-STATISTICS = ("probability", "mean", "residual", "tokens")
+STATISTICS = ("probability", "mean", "residual", "norm", "tokens")
+OF_SENTENCES = ("precision", "median")  # float16: equal to its last digit
 
 
 def assert_equal(a: Atlas, b: Atlas) -> None:
-    for name in STATISTICS:
+    for name in (*STATISTICS, *OF_SENTENCES):
         assert torch.equal(getattr(a, name), getattr(b, name)), name
 
 
@@ -145,9 +146,12 @@ def test_sums_do_not_drift(tiny_lm, tiny_corpus):
 
 def test_batches_are_sorted_by_tokens(tiny_lm, tiny_corpus):
     batches = list(measuring.batches_of(tiny_corpus, 4, tiny_lm.tokenizer))
-    assert [k for k, _ in batches] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert [k for k, _, _ in batches] == [0, 0, 1, 1, 2, 2, 3, 3]
+    for k, rows, texts in batches:
+        code = tiny_corpus.languages[k]
+        assert texts == [tiny_corpus.sentences[code][row] for row in rows]
     for code, pair in zip(tiny_corpus.languages, zip(batches[::2], batches[1::2])):
-        texts = [text for _, texts in pair for text in texts]
+        texts = [text for _, _, texts in pair for text in texts]
         assert sorted(texts) == sorted(tiny_corpus.sentences[code])
         lengths = [len(tiny_lm.tokenizer(text)["input_ids"]) for text in texts]
         assert lengths == sorted(lengths)

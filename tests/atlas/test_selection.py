@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from clas_core.atlas.atlas import Atlas
-from clas_core.atlas.selection import lape_select, select
+from clas_core.atlas.selection import lape_select, select, telling_units
 from clas_core.errors import ClasError
 
 LANGUAGES = ("en", "es", "hi", "sw", "th")
@@ -20,7 +20,9 @@ def atlas_of(p: torch.Tensor) -> Atlas:
     """An atlas with only activation probabilities p, [layers, languages, neurons]."""
     residual = torch.zeros(*p.shape[:2], 8)
     tokens = torch.full(p.shape[1:2], 100)
-    return Atlas(LANGUAGES[: p.shape[1]], p, torch.zeros_like(p), residual, tokens)
+    zeros = torch.zeros_like(p)
+    codes = LANGUAGES[: p.shape[1]]
+    return Atlas(codes, p, zeros, residual, residual[..., 0], p.half(), zeros.half(), tokens)
 
 
 probabilities = npst.arrays(
@@ -171,3 +173,29 @@ def test_what_lies_beyond_a_narrow_layer_is_no_neuron(mode) -> None:
     assert not lape.belongs[1, :, 25:].any()
     assert lape.belongs.any(1).sum() == 13  # a fifth of the 65 that there are
     assert crowded.belongs.any(1).sum() == 16
+
+
+def test_telling_units_by_hand() -> None:
+    atlas = atlas_of(torch.zeros(2, 2, 4))
+    precision = torch.tensor([[0.9, 0.1, 0.5, 0.5], [0.7, 0.2, 0.6, 0.99]])  # the last is no neuron
+    atlas = dataclasses.replace(
+        atlas, precision=torch.stack([precision, 1 - precision], 1), widths=(4, 3)
+    )
+
+    def found(*arguments) -> list[list[int]]:
+        return telling_units(atlas, *arguments).nonzero().tolist()
+
+    assert found("en", 2) == [[0, 0], [0, 1]]  # one of the highest and one of the lowest
+    assert found("en", 3) == [[0, 0], [0, 1], [1, 1]]
+    assert found("en", 2, "top") == [[0, 0], [1, 0]]
+    assert found("en", 2, "bottom") == [[0, 1], [1, 1]]
+    assert found("es", 1, "top") == [[0, 1]]
+    assert found("en", 1, "top", [1]) == [[1, 0]]
+    assert found("en", 4, "top") == [[0, 0], [0, 2], [1, 0], [1, 2]]  # of equal ones the first
+    assert len(found("en", 100)) == len(found("en", 7)) == 7
+    with pytest.raises(ClasError, match="at least one unit"):
+        found("en", 0)
+    with pytest.raises(ClasError, match="ranking must be one of both, top, bottom"):
+        found("en", 2, "best")
+    with pytest.raises(ClasError, match="no language 'xx'"):
+        found("xx", 2)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from chats import CHATML, chat_lm
@@ -80,7 +81,9 @@ def test_steer_for_people(common, atlas, capsys):
     output = capsys.readouterr().out
     assert output.startswith("unsteered: ")
     assert "\n  steered: " in output
-    assert output.rstrip().endswith("nats.")
+    *_, effects, touched = output.splitlines()
+    assert effects.endswith("nats.")
+    assert re.fullmatch(r"CLAS changes \d+ neurons\.", touched)
 
 
 def test_a_recipe_runs_the_same_from_file_link_and_options(place, common, capsys):

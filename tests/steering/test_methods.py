@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clas_core.atlas.atlas import Atlas
-from clas_core.atlas.selection import lape_select, select
+from clas_core.atlas.selection import lape_select, select, telling_units
 from clas_core.errors import ClasError
 from clas_core.steering.methods import (
     CLAS,
@@ -16,11 +16,14 @@ from clas_core.steering.methods import (
     METHODS,
     DiffMean,
     IntMu,
+    Kojima,
     LanguageArithmetic,
     RandomControl,
+    ThereAndBack,
+    UnitDiffMean,
     bridge_layers,
 )
-from clas_core.steering.plan import steered
+from clas_core.steering.plan import LayerPlan, SteeringPlan, steered
 
 LANGUAGES = ("en", "es", "hi", "sw")
 
@@ -34,7 +37,9 @@ def random_atlas(layers: int = 8, neurons: int = 60, hidden: int = 16) -> Atlas:
     p = draw(layers, 4, neurons).sigmoid() * (draw(layers, 1, neurons) > -0.8)
     p[:, :, 0] = torch.tensor([0.99, 0.0, 0.0, 0.0])  # for LAPE: open in English alone
     mean, residual = draw(layers, 4, neurons), draw(layers, 4, hidden)
-    return Atlas(LANGUAGES, p, mean, residual, torch.full((4,), 100))
+    norm = 5 * torch.rand(layers, 4, generator=generator)
+    precision, median = p.flip(2).half(), draw(layers, 4, neurons).half()
+    return Atlas(LANGUAGES, p, mean, residual, norm, precision, median, torch.full((4,), 100))
 
 
 ATLAS = random_atlas()
@@ -111,16 +116,96 @@ def test_language_arithmetic_adds_and_takes_away(source, find) -> None:
         torch.testing.assert_close(act(plan, layer), wanted)
 
 
-def test_diff_mean_shifts_the_residual_stream() -> None:
-    plan = DiffMean(alpha=0.5).plan(ATLAS, SELECTION, "sw")
+def unit(x: torch.Tensor) -> torch.Tensor:
+    return x / x.norm()
+
+
+def test_diff_mean_is_a_share_of_the_residual_streams_length() -> None:
+    r, length = ATLAS.residual, ATLAS.norm.mean(1)
+    plan = DiffMean(0.3, "en").plan(ATLAS, SELECTION, "sw")
     assert list(plan.layers) == [6]
-    shift = 0.5 * (ATLAS.residual[6, 3] - ATLAS.residual[6, 0])
+    shift = 0.3 * length[6] * unit(r[6, 3] - r[6, 0])
     torch.testing.assert_close(plan.layers[6].shift, shift)
-    assert list(DiffMean(layers=(1, 3)).plan(ATLAS, SELECTION, "sw").layers) == [1, 2]
+    plan = DiffMean(1.0, layers=(1, 3)).plan(ATLAS, SELECTION, "sw")
+    assert list(plan.layers) == [1, 2]
+    for layer, part in plan.layers.items():  # away from the mean of all others, half in each
+        others = (r[layer, 0] + r[layer, 1] + r[layer, 2]) / 3
+        wanted = length[layer] / 2 * unit(r[layer, 3] - others)
+        torch.testing.assert_close(part.shift, wanted)
+    assert DiffMean(source="sw").plan(ATLAS, SELECTION, "sw").is_identity
+
+
+def test_kojima_overwrites_the_telling_units_by_their_median() -> None:
+    for ranking in ("both", "top", "bottom"):
+        plan = Kojima(k=25, ranking=ranking).plan(ATLAS, SELECTION, "sw")
+        assert list(plan.layers) == list(range(8))
+        assert plan.touched == (25, 0)
+        units = telling_units(ATLAS, "sw", 25, ranking)
+        for layer in range(8):
+            wanted = torch.where(units[layer], ATLAS.median[layer, 3].float(), H)
+            assert torch.equal(act(plan, layer), wanted)
+    few = Kojima(k=25, layers=(2, 4)).plan(ATLAS, SELECTION, "sw")
+    assert (list(few.layers), few.touched) == ([2, 3], (25, 0))  # ranked among these layers
+
+
+@pytest.mark.parametrize("source", ["others", "es"])
+def test_unit_diff_mean_moves_the_telling_units(source) -> None:
+    plan = UnitDiffMean(0.5, k=25, source=source).plan(ATLAS, SELECTION, "sw")
+    units, mu = telling_units(ATLAS, "sw", 25), ATLAS.mean
+    start = mu[:, 1] if source == "es" else mu[:, :3].mean(1)
+    for layer in range(8):
+        moved = H + 0.5 * (mu[layer, 3] - start[layer])
+        torch.testing.assert_close(act(plan, layer), torch.where(units[layer], moved, H))
+
+
+def test_there_and_back_goes_to_the_anchor_early_and_returns_late() -> None:
+    r, length = ATLAS.residual, ATLAS.norm.mean(1)
+    plan = ThereAndBack(0.5, "es").plan(ATLAS, SELECTION, "sw")
+    assert list(plan.layers) == [0, 1, 6, 7]
+    for layer, sign in ((0, -1), (1, -1), (6, 1), (7, 1)):
+        wanted = sign * 0.5 * length[layer] / 2 * unit(r[layer, 3] - r[layer, 1])
+        torch.testing.assert_close(plan.layers[layer].shift, wanted)
+    longer = ThereAndBack(early=(1, 4), layers=(5, 6)).plan(ATLAS, SELECTION, "sw")
+    torch.testing.assert_close(longer.layers[2].shift.norm(), length[2] / 3)
+    torch.testing.assert_close(longer.layers[5].shift.norm(), length[5])
+    with pytest.raises(ClasError, match="which overlap"):
+        ThereAndBack(early=(1, 6), layers=(5, 7)).plan(ATLAS, SELECTION, "sw")
+
+
+def test_a_plan_says_how_much_it_touches() -> None:
+    assert DiffMean(layers=(1, 3)).plan(ATLAS, SELECTION, "sw").touched == (0, 32)
+    assert SteeringPlan.identity().touched == (0, 0)
+    both = LayerPlan(torch.tensor([2.0, 1, 1]), torch.tensor([1.0, 0, 1]), torch.tensor([0.0, 1]))
+    touched = SteeringPlan({0: both, 3: both}).touched
+    assert touched == (4, 2)
+    assert str(touched) == "4 neurons and 2 residual coordinates"
+    assert str(SteeringPlan.identity().touched) == "nothing"
+    assert str(SteeringPlan({0: LayerPlan(torch.tensor([2.0]))}).touched) == "1 neuron"
+    clas = CLAS(alpha=1.0, layers=(6, 7)).plan(ATLAS, SELECTION, "sw")
+    assert clas.touched.neurons == int(
+        torch.isin(SELECTION.category[6], torch.tensor([1, 3])).sum()
+    )
+
+
+def test_a_random_shift_adds_up_over_layers_as_the_real_one() -> None:
+    real = DiffMean(layers=(2, 5)).plan(ATLAS, SELECTION, "sw")
+    control = RandomControl(DiffMean(layers=(2, 5))).plan(ATLAS, SELECTION, "sw")
+    total = [sum(layer.shift for layer in plan.layers.values()) for plan in (real, control)]
+    torch.testing.assert_close(total[0].norm(), total[1].norm())
+    assert not torch.allclose(*total)
 
 
 @pytest.mark.parametrize(
-    "of", [CLAS(0.7), LanguageArithmetic(source="en"), DiffMean(), LAPE(layers=(0, 8))]
+    "of",
+    [
+        CLAS(0.7),
+        LanguageArithmetic(source="en"),
+        DiffMean(),
+        LAPE(layers=(0, 8)),
+        Kojima(k=25),
+        UnitDiffMean(k=25),
+        ThereAndBack(),
+    ],
 )
 def test_random_control_keeps_the_numbers_and_the_dead(of) -> None:
     original = of.plan(ATLAS, SELECTION, "sw")
@@ -217,10 +302,18 @@ def test_bad_input_gets_a_clear_sentence() -> None:
         CLAS(specific="all")
     with pytest.raises(ClasError, match="no language 'xx'"):
         CLAS().plan(ATLAS, SELECTION, "xx")
-    for method in (LAPE(source="xx"), DiffMean(source="xx"), LanguageArithmetic(source="xx")):
+    for method in (LAPE, DiffMean, LanguageArithmetic, UnitDiffMean, ThereAndBack):
+        method = method(source="xx")
         with pytest.raises(ClasError, match="'xx'"):
             method.plan(ATLAS, SELECTION, "sw")
     other = dataclasses.replace(SELECTION, languages=("a", "b", "c", "d"))
+    alone = dataclasses.replace(
+        ATLAS,
+        languages=("en",),
+        **{name: getattr(ATLAS, name)[:, :1] for name in ("residual", "mean", "norm")},
+    )
+    with pytest.raises(ClasError, match="measure at least two languages"):
+        DiffMean().plan(alone, dataclasses.replace(SELECTION, languages=("en",)), "en")
     with pytest.raises(ClasError, match="another atlas"):
         CLAS().plan(ATLAS, other, "sw")
 

@@ -51,7 +51,8 @@ def random_atlas(languages=CODES, layers=4, neurons=300, hidden=6) -> Atlas:
     mean = torch.randn(p.shape, generator=generator)
     residual = torch.randn(layers, len(languages), hidden, generator=generator)
     count = torch.full((len(languages),), 100)
-    return Atlas(languages, p, mean, residual, count)
+    norm = residual.norm(dim=-1)
+    return Atlas(languages, p, mean, residual, norm, p.half(), mean.half(), count)
 
 
 # Neurons
@@ -152,7 +153,8 @@ def test_categories_by_hand() -> None:
         [[[0.9, 0.9, 0.9, 0.0, 0.9, 0.9], [0, 0.9, 0.9, 0, 0.9, 0], [0, 0, 0.9, 0, 0.9, 0]]]
     )
     zeros = torch.zeros_like(p)
-    atlas = Atlas(CODES, p, zeros, torch.zeros(1, 3, 2), torch.ones(3), {}, (6,))
+    residual, norm = torch.zeros(1, 3, 2), torch.zeros(1, 3)
+    atlas = Atlas(CODES, p, zeros, residual, norm, p.half(), zeros.half(), torch.ones(3), {}, (6,))
     measured = select(atlas)
     assert measured.category.tolist() == [[1, 2, 3, 0, 3, 1]]
     belongs = torch.zeros(1, 3, 6, dtype=torch.bool)
@@ -213,14 +215,16 @@ def test_vectors_from_one_file_or_one_a_language(tmp_path) -> None:
     assert again.languages == one.languages
 
 
-def test_plans_from_vectors_are_diffmean() -> None:
+def test_plans_from_vectors_point_where_diffmean_does() -> None:
     atlas = random_atlas()
     means = PublishedVectors(atlas.residual, atlas.languages)
-    plan = plan_from_vectors(means.of("sw") - means.of("en"), (1, 3), 0.5)
+    plan = plan_from_vectors(means.of("sw") - means.of("en"), (1, 3), 0.5, unit=True)
     expected = DiffMean(alpha=0.5, source="en", layers=(1, 3)).plan(atlas, select(atlas), "sw")
     assert list(plan.layers) == list(expected.layers) == [1, 2]
     for layer in plan.layers:
-        assert torch.equal(plan.layers[layer].shift, expected.layers[layer].shift)
+        length = atlas.norm.mean(1)[layer] / 2  # two layers share it
+        wanted = expected.layers[layer].shift / length
+        torch.testing.assert_close(plan.layers[layer].shift, wanted)
         assert plan.layers[layer].neurons is None
     unit = plan_from_vectors(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), (0, 2), 5.0, unit=True)
     torch.testing.assert_close(unit.layers[0].shift, torch.tensor([3.0, 4.0]))

@@ -46,6 +46,9 @@ recipes = st.builds(
     shared_from=st.none() | st.integers(2, 1000),
     specific=st.sampled_from(["any", "target", "others"]),
     layers=st.none() | st.tuples(st.integers(0, 9), st.integers(10, 99)),
+    k=st.none() | st.integers(1, 10_000),
+    ranking=st.sampled_from(["both", "top", "bottom"]),
+    early=st.none() | st.tuples(st.integers(0, 9), st.integers(10, 99)),
     target=TEXT,
     prompt=TEXT,
     chat=st.sampled_from(["auto", "on"]),
@@ -86,7 +89,9 @@ def test_hash_tells_every_field():
         **dict.fromkeys(("beta", "gamma", "lam", "tau", "temperature"), 0.5),
         "alpha": 0.6,
         **dict.fromkeys(("shared_from", "max_new_tokens", "seed"), 3),
-        "layers": (0, 1),
+        **dict.fromkeys(("layers", "early"), (0, 1)),
+        "k": 3,
+        "ranking": "top",
         "method": "IntMu",
         "dtype": "float32",
         "tau_mode": "quantile",
@@ -101,10 +106,11 @@ def test_hash_tells_every_field():
     assert Recipe().hash == Recipe(alpha=0.5).hash
 
 
-def test_recipes_from_before_chats_keep_their_hash_and_still_open():
-    """Chats came later: a recipe that asks for nothing of them is what it was."""
+def test_recipes_from_before_keep_their_hash_and_still_open():
+    """Some fields came later: a recipe that asks for nothing of them is what it was."""
     values = json.loads(Recipe().to_json())
-    del values["chat"], values["system"]
+    for name in ("chat", "system", "k", "ranking", "early"):
+        del values[name]
     content = json.dumps(values, sort_keys=True).encode()
     assert Recipe().hash == hashlib.sha256(content).hexdigest()[:12] == "962304a8becf"
     assert Recipe.from_json(json.dumps(values)) == Recipe()
@@ -136,6 +142,9 @@ def test_numbers_from_sliders():
         ("layers", (0, float("nan")), "layers must be"),
         ("layers", (0, float("inf")), "layers must be"),
         ("layers", 3, "layers must be"),
+        ("early", (3, 3), "early must be two whole numbers such as 6 and 8"),
+        ("k", 0, "k must be a whole number from 1"),
+        ("ranking", "best", "ranking must be one of both, top, bottom"),
         ("method", "Magic", "method must be one of CLAS, "),
         ("specific", "all", "specific must be one of any, target, others"),
         ("dtype", "int8", "dtype must be one of"),
@@ -180,7 +189,7 @@ def test_builds_every_method(tiny_lm, tiny_corpus, name):
     selection = clas_core.select(atlas)
     plan = recipe.build(atlas)
     assert plan.label == recipe.steering.plan(atlas, selection, "sw").label
-    assert set(plan.layers) == {1, 2}
+    assert set(plan.layers) == {1, 2} | ({0} if name == "ThereAndBack" else set())
 
 
 def test_control_controls_the_same_settings():

@@ -10,7 +10,7 @@ from typing import Any
 from ...atlas.atlas import Atlas
 from ...atlas.selection import select
 from ...errors import ClasError
-from ...steering.methods import RandomControl
+from ...steering.methods import METHODS, RandomControl
 from ...steering.plan import SteeringPlan
 from ...steering.recipe import Recipe
 from ...text.languages import get_language
@@ -82,15 +82,15 @@ def standard_conditions(recipes: Sequence[Recipe], controls: int = 3) -> tuple[C
 
 
 def with_baselines(recipe: Recipe) -> tuple[Recipe, ...]:
-    """`recipe` and the published methods at full strength, with its thresholds and layers.
+    """`recipe` and the published methods at their own strength, with its thresholds and layers.
 
-    DiffMean keeps its own single layer: its shifts would add up over several.
+    DiffMean keeps its own single layer, and shifts from English.
     """
     others = (
         dataclasses.replace(
             recipe,
             method=name,
-            alpha=1.0,
+            alpha=METHODS[name]().alpha,
             layers=None if name == "DiffMean" else recipe.layers,
             source="en" if name in ("LAPE", "DiffMean") else None,
         )

@@ -19,7 +19,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ...atlas.atlas import Atlas
-from ...atlas.measuring import Sums, batches_of
+from ...atlas.measuring import Sums, batches_of, sentences_kept
 from ...model.architecture import LanguageModel
 from ...model.loading import load
 from ...model.taps import tapped
@@ -47,18 +47,18 @@ def random_model() -> LanguageModel:
 @torch.inference_mode()
 def forward_pairs(lm: LanguageModel, corpus: ParallelCorpus, batches: int) -> list[float]:
     """Seconds of a measured over those of a bare forward, batch by batch."""
-    sums = Sums(lm, len(corpus.languages))
+    sums = Sums(lm, len(corpus.languages), sentences_kept(lm, corpus))
     every = list(batches_of(corpus, 32, lm.tokenizer))
     chosen = every[:: max(1, len(every) // batches)]
     ratios = []
-    for turn, (k, texts) in enumerate([chosen[0], *chosen]):
+    for turn, (k, rows, texts) in enumerate([chosen[0], *chosen]):
 
         def bare(texts=texts) -> None:
             lm.model.base_model(**lm.encode(texts).inputs, use_cache=False)
 
-        def measured(k=k, texts=texts) -> None:
+        def measured(k=k, rows=rows, texts=texts) -> None:
             with tapped(lm, sums):
-                sums.add(lm, k, texts)
+                sums.add(lm, k, texts, rows)
 
         first, second = (bare, measured) if turn % 2 else (measured, bare)
         seconds = {}
@@ -78,7 +78,7 @@ def peak(what: str) -> float:
     if what == "measured":
         Atlas.measure(lm, corpus)
     else:
-        for _, texts in batches_of(corpus, 32, lm.tokenizer):
+        for _, _, texts in batches_of(corpus, 32, lm.tokenizer):
             lm.model.base_model(**lm.encode(texts).inputs, use_cache=False)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 

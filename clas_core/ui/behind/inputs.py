@@ -27,9 +27,9 @@ METHODS = {  # of clas_core.steering.methods: their name on the page, and what t
         "Language arithmetic",
         "the language's own neurons get their mean added",
     ),
-    "DiffMean": ("DiffMean", "the residual stream is shifted from {source} to the language"),
+    "DiffMean": ("DiffMean", "the residual stream is shifted towards the language"),
 }
-AWAY = ("LAPE", "DiffMean")  # methods that steer away from the anchor
+AWAY = ("LAPE",)  # methods that steer away from the anchor
 SPECIFIC = {"any": "of any language", "target": "the language's own", "others": "everyone else's"}
 AUTO = "auto"
 LENGTH = 40  # tokens that the page writes at first
