@@ -65,6 +65,7 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from .steering.published import read_vectors as read_vectors
     from .steering.published import recategorize as recategorize
     from .steering.recipe import Recipe as Recipe
+    from .steering.where import steered_tokens as steered_tokens
     from .text.corpus import ParallelCorpus as ParallelCorpus
     from .text.detection import Detection as Detection
     from .text.detection import detect as detect
@@ -103,6 +104,7 @@ _HOMES = {
     "steering.published": "PublishedNeurons PublishedVectors plan_from_vectors read_neurons "
     "read_vectors recategorize",
     "steering.recipe": "Recipe",
+    "steering.where": "steered_tokens",
     "model.sources": "check_allowed",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}

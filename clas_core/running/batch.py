@@ -18,10 +18,10 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from ..errors import ClasError
 from ..model.architecture import LanguageModel, UnsupportedModel, context_of
-from ..steering.plan import SteeringPlan, steered
+from ..steering.plan import Plan as Plan
+from ..steering.plan import Prompts, steered
 
 Progress = Callable[[int, int], None]  # done, total
-Plan = SteeringPlan | None
 Plans = Sequence[Plan]
 
 
@@ -60,11 +60,12 @@ def next_logits(
     mask: Tensor,
     cache: Cache | None = None,
     keep: int = 1,
+    prompt: Prompts = None,
 ) -> Tensor:
     """Read as `arguments` says, steered: logits after the last `keep` tokens of each row,
-    [rows, keep, vocabulary] in float32."""
+    [rows, keep, vocabulary] in float32. `prompt`: how many columns of `mask` the prompt takes."""
     options = arguments(lm.model, ids, mask, cache, keep)
-    with steered(lm, plans):
+    with steered(lm, plans, prompt=prompt, past=mask.shape[1] - ids.shape[1]):
         return lm.model(**options).logits[:, -keep:].float()
 
 

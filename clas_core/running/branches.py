@@ -42,6 +42,7 @@ class Branches:
         }
         self._whole = bool(self._starts) and not reruns(lm) if whole is None else whole
         self._mask = torch.empty(1, 0, dtype=torch.long, device=lm.device)  # [rows, read so far]
+        self._prompt: Tensor | None = None  # [rows], columns of it; None before the answer begins
         self._caches: dict[Plan, DynamicCache] = {
             plan: new_cache(lm, movable=True) for plan in (None, *self._starts)
         }
@@ -56,20 +57,26 @@ class Branches:
         """Whether `select` can move what was read."""
         return can_move(self._caches[None])
 
-    def read(self, ids: Tensor, mask: Tensor) -> list[Tensor]:
+    def read(self, ids: Tensor, mask: Tensor, prompt: Tensor | None = None) -> list[Tensor]:
         """Read on: ids, mask [rows, tokens]; padding, where mask is 0, stands left of all text, or
         right of it where nothing is read on.
+
+        `prompt` [rows]: how many tokens of all that is read then, padding included, the prompt
+        takes; to be said once it is read to its end, before which all is prompt.
 
         Returns the last block's output [rows, tokens, hidden] under each plan.
         """
         self._mask = torch.cat([self._mask.expand(len(mask), -1), mask], dim=1)
+        self._prompt = self._prompt if prompt is None else prompt
+        ends = self._mask.shape[1] + 1 if self._prompt is None else self._prompt
         end = self.lm.num_layers
-        trunk = Trace(self.lm).run(None, ids, self._mask, self._caches[None])
+        trunk = Trace(self.lm).run(None, ids, self._mask, self._caches[None], ends)
         found: dict[Plan, Tensor] = {None: trunk.stream[end]}
         for plan, start in self._starts.items():
             cache = self._caches[plan]
             if self._whole:
-                found[plan] = Trace(self.lm).run(plan, ids, self._mask, cache).stream[end]
+                whole = Trace(self.lm).run(plan, ids, self._mask, cache, ends)
+                found[plan] = whole.stream[end]
             else:
                 cache.layers[:start] = self._caches[None].layers[:start]
                 found[plan] = trunk.rerun(plan, start, end, cache)
@@ -84,6 +91,8 @@ class Branches:
         """
         other = copy.copy(self)
         other._mask = self._mask[rows]
+        if self._prompt is not None:
+            other._prompt = self._prompt[rows] + (0 if shift is None else shift)
         if shift is not None:
             inside = torch.arange(self._mask.shape[1], device=rows.device) >= shift[:, None]
             other._mask = move(other._mask, shift, 1) * inside

@@ -17,8 +17,9 @@ from .batch import Plan, Plans, fork, new_cache, next_logits
 class Rows:
     """Texts that are read and written on together: their next input, and what was read before.
 
-    ids, mask: [rows, tokens], padded at the left. plans: one for all rows, or one for each. With
-    `cache`, ids follow the texts that it holds, and `mask` is of all tokens.
+    ids, mask: [rows, tokens], padded at the left, of the prompts; what is appended is answer.
+    plans: one for all rows, or one for each. With `cache`, ids follow the texts that it holds, and
+    `mask` is of all tokens.
     """
 
     def __init__(
@@ -30,12 +31,13 @@ class Rows:
         cache: DynamicCache | None = None,
     ) -> None:
         self._lm, self._plans = lm, plans
-        self._ids, self._mask = ids, mask
+        self._ids, self._mask, self._prompt = ids, mask, mask.shape[1]
         self._cache = new_cache(lm) if cache is None else cache
 
     def logits(self) -> Tensor:
         """Read the next input: logits [rows, vocabulary] of what follows, in float32."""
-        return next_logits(self._lm, self._plans, self._ids, self._mask, self._cache)[:, -1]
+        read = self._ids, self._mask, self._cache
+        return next_logits(self._lm, self._plans, *read, prompt=self._prompt)[:, -1]
 
     def append(self, tokens: Tensor) -> None:
         """Make `tokens` [rows] the next input."""

@@ -134,7 +134,8 @@ def _log_probabilities(
 ) -> Tensor:
     """log p of every next token along `ids`: [tokens, vocabulary]."""
     read = lm.pad([[*prompt_ids, *ids[:-1]]])
-    return next_logits(lm, plan, *read, keep=len(ids))[0].log_softmax(-1)
+    found = next_logits(lm, plan, *read, keep=len(ids), prompt=len(prompt_ids))
+    return found[0].log_softmax(-1)
 
 
 def _bits(log_p: Tensor, ids: Sequence[int]) -> float:

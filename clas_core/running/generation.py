@@ -11,6 +11,7 @@ from ..errors import ClasError
 from ..model.architecture import LanguageModel
 from ..model.prompts import Prompt, Rendered, as_rendered
 from ..model.streaming import Answer
+from ..steering.plan import placed
 from .batch import Plan, Plans, check_length
 from .decoding import Chooser, Rows, decode
 
@@ -41,6 +42,7 @@ def generate(
     seed: int = 0,
     stop: threading.Event | None = None,
     stop_at_newline: bool = False,
+    where: str | Sequence[str] | None = None,
 ) -> Iterator[Step]:
     """Continue `prompt` once for each plan, side by side; yields after every token.
 
@@ -52,7 +54,9 @@ def generate(
 
     A row ends at one of its prompt's `end_ids`, or with `stop_at_newline` at the first line break
     after some text (left out of its text). Set `stop` from any thread to end all at the next token.
-    The model is steered during each forward only, never while the caller holds a step.
+    The model is steered during each forward only, never while the caller holds a step. `where`, one
+    for all rows or one for each, takes the place of the plans' own; `steering.where.steered_tokens`
+    tells which tokens that steers.
 
     Raises ClasError at once for an empty or too long prompt and for settings out of range.
     """
@@ -60,6 +64,7 @@ def generate(
     _check_settings(max_new_tokens, temperature, seed)
     if not plans or len(prompts) != len(plans):
         raise ClasError(f"Give one plan for each row: {len(prompts)} prompts, {len(plans)} plans.")
+    plans = placed(plans, where)
     rendered = {one: as_rendered(lm, one) for one in prompts}
     longest = max(len(one.token_ids) for one in rendered.values())
     check_length(lm, "The prompt", longest, max_new_tokens)

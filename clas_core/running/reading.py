@@ -39,7 +39,8 @@ def read_prompts(
     """Read tokenised prompts, shortest first, in batches of about `tokens_at_once` tokens.
 
     `room[i]`: how many more tokens prompt i will be followed by. `wanted[i]`: of how many of its
-    last tokens the states are needed (default 1). Tokens that all prompts begin with, as those of
+    last tokens the states are needed (default 1): its prompt's last one, and those of an answer
+    behind that. Tokens that all prompts begin with, as those of
     few-shot examples, are read once. Raises ClasError where a prompt and its room are longer than
     the model can read.
     """
@@ -59,7 +60,10 @@ def read_prompts(
         rest = longest - shared
         shift = torch.tensor([longest - len(prompts[i]) for i in rows], device=lm.device)
         branches = start.select(torch.zeros_like(shift), shift if shared else None)
-        states = branches.read(*lm.pad([prompts[i][-rest:] for i in rows]))
+        # What of an answer is read along with its prompt comes last.
+        behind = [0 if wanted is None else wanted[i] - 1 for i in rows]
+        ends = longest - torch.tensor(behind, device=lm.device)
+        states = branches.read(*lm.pad([prompts[i][-rest:] for i in rows]), prompt=ends)
         yield Batch(rows, branches, states)
 
 

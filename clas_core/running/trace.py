@@ -6,6 +6,7 @@ one on need to run, on the states that came to them.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -15,7 +16,7 @@ from transformers import Cache
 
 from ..model.architecture import LanguageModel
 from ..model.taps import Tap, tapped
-from ..steering.plan import LayerPlan, SteeringPlan, steered
+from ..steering.plan import LayerPlan, Prompts, SteeringPlan, steered
 from .batch import Plan, arguments, new_cache
 
 
@@ -29,13 +30,23 @@ class Trace(Tap):
         self._lm = lm
         self.stream: list[Tensor] = []
         self._calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        self._prompt: Prompts = None
+        self._past = 0
 
     @torch.inference_mode()
-    def run(self, plan: Plan, ids: Tensor, mask: Tensor, cache: Cache | None = None) -> Trace:
-        """Read `ids` under `plan`, as `batch.arguments` says; without the vocabulary's logits."""
+    def run(
+        self,
+        plan: Plan,
+        ids: Tensor,
+        mask: Tensor,
+        cache: Cache | None = None,
+        prompt: Prompts = None,
+    ) -> Trace:
+        """Read `ids` under `plan`, as `batch.next_logits` does; without the vocabulary's logits."""
+        self._prompt, self._past = prompt, mask.shape[1] - ids.shape[1]
         body = self._lm.model.base_model
         # `steered` comes first: it acts before the trace sees the last block's output.
-        with steered(self._lm, plan), tapped(self._lm, self):
+        with self._steered(plan), tapped(self._lm, self):
             body(**arguments(body, ids, mask, cache))
         return self
 
@@ -46,7 +57,7 @@ class Trace(Tap):
         [rows, tokens, hidden]. Instead of the forward's own cache these blocks get `cache`.
         """
         hidden = self.stream[start]
-        with steered(self._lm, plan):
+        with self._steered(plan):
             for layer in range(start, end):
                 args, kwargs = self._calls[layer]
                 output = self._lm.blocks[layer](
@@ -56,6 +67,9 @@ class Trace(Tap):
                 )
                 hidden = output[0] if isinstance(output, tuple) else output
         return hidden
+
+    def _steered(self, plan: Plan) -> AbstractContextManager[None]:
+        return steered(self._lm, plan, prompt=self._prompt, past=self._past)
 
     def forget_below(self, start: int) -> None:
         """Keep only what running blocks from `start` on takes."""

@@ -19,6 +19,7 @@ from ..running.generation import generate
 from ..steering.baking import bake
 from ..steering.control_vectors import read_control_vector
 from ..steering.published import read_neurons, read_vectors
+from ..steering.where import ALL, steered_tokens
 from ..text.corpus import ParallelCorpus
 from .evaluation_options import add_commands
 from .options import RECIPE_OPTIONS, atlas_of, bar, language_codes, open_model, recipe_of
@@ -96,6 +97,7 @@ def _steer(arguments: argparse.Namespace) -> None:
             "kl": effects.kl.tolist(),
             "sentence": effects.sentence,
             "touched": plan.touched._asdict(),
+            "steered_tokens": steered_tokens(plan.where, len(prompt.token_ids), len(steered)),
         }
         print(json.dumps(result, ensure_ascii=False))
     else:
@@ -104,7 +106,8 @@ def _steer(arguments: argparse.Namespace) -> None:
         for side, text in zip(("unsteered", "steered"), step.texts):
             print(f"{side:>9}: {text}")
         print(effects.sentence)
-        print(f"{recipe.method} changes {plan.touched}.")
+        part = "" if plan.where == ALL else f", at {plan.where} alone"
+        print(f"{recipe.method} changes {plan.touched}{part}.")
 
 
 def _bake(arguments: argparse.Namespace) -> None:

@@ -20,6 +20,7 @@ from ..model.architecture import MLP, Experts, LanguageModel
 from ..model.taps import Site, Tap, tapped
 from ..paths import replacing
 from .plan import LayerPlan, SteeringPlan
+from .where import ALL
 
 RECIPE_FILE = "clas_recipe.json"
 _BIAS_OPTIONS = ("mlp_bias", "use_bias", "enable_bias", "bias")
@@ -36,14 +37,19 @@ def bake(
     Beside model and tokenizer stands clas_recipe.json, which says how it was made; `recipe` (JSON
     values) is quoted in it. `lm` itself stays as it is. The directory appears whole or not at all.
 
-    Raises ClasError if the plan can't be folded: it doesn't fit the model, the weights are
-    quantised or offloaded, `out_dir` holds something, or the plan needs a bias that this
-    architecture has no place for.
+    Raises ClasError if the plan can't be folded: it doesn't fit the model, acts on a part of a text
+    only, the weights are quantised or offloaded, `out_dir` holds something, or the plan needs a
+    bias that this architecture has no place for.
     """
     out = Path(out_dir)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ClasError(f"{out} isn't empty: choose a new directory for the baked model.")
     plan.check(lm)
+    if plan.where != ALL:
+        raise ClasError(
+            f"A checkpoint steers all of a text, and this plan a part of it ({plan.where}): bake "
+            "plan.at('all'), or steer the model as it runs."
+        )
     layers = {index: layer for index, layer in plan.layers.items() if not layer.is_identity}
     _check_weights(lm)
     _check_shifts_can_be_biases(lm, [i for i, layer in layers.items() if _moves(layer.shift)])

@@ -24,6 +24,7 @@ from gguf import GGUFWriter
 from ..errors import ClasError
 from ..paths import replacing
 from .plan import LayerPlan, SteeringPlan
+from .where import ALL
 
 _ARCHITECTURE = "controlvector"
 _BYTES = 64 * 2**20  # of a file
@@ -65,8 +66,14 @@ def write_control_vector(plan: SteeringPlan, path: str | Path, model_type: str) 
 
     `model_type` is what the model's config calls its architecture, such as "llama".
 
-    Raises ClasError if the plan has more than shifts, one after layer 0, or none at all.
+    Raises ClasError if the plan has more than shifts, one after layer 0, or none at all, and if it
+    acts on a part of a text only.
     """
+    if plan.where != ALL:
+        raise ClasError(
+            f"A control vector steers all of a text, and this plan a part of it ({plan.where}): "
+            "write plan.at('all')."
+        )
     for index, layer in plan.layers.items():
         for part, neutral in (("scale", 1), ("bias", 0)):
             tensor = getattr(layer, part)

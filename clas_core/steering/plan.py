@@ -13,18 +13,21 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from transformers import Cache
 
 from ..errors import ClasError
 from ..model.architecture import LanguageModel
 from ..model.taps import Site, Tap, tapped
 from ..paths import reading, replacing
+from .where import ALL, acts, check_where, spread_over
 
 _FORMAT = "clas-plan-1"
+_SOMEWHERE = "clas-plan-2"  # of a plan for parts of a text, which older versions would misread
 _PARTS = ("scale", "bias", "shift")
 
 
@@ -102,12 +105,17 @@ class SteeringPlan:
 
     `plan * 0.5` is half way from doing nothing to `plan` (0 is nothing, 1 all of it, any other
     number extrapolates); `second @ first` does `first`, then `second`, like matrices.
+
+    where: the part of a text that it acts on, "all", "prompt", "answer" or "answer:3", as
+        `steering.where` explains.
     """
 
     layers: Mapping[int, LayerPlan] = field(default_factory=dict)
     label: str = ""
+    where: str = ALL
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "where", check_where(self.where))
         if any(layer < 0 for layer in self.layers):
             raise ClasError(f"Layers count from 0; this plan names layer {min(self.layers)}.")
         object.__setattr__(self, "layers", MappingProxyType(dict(sorted(self.layers.items()))))
@@ -136,7 +144,7 @@ class SteeringPlan:
         if not math.isfinite(strength):
             raise ClasError(f"Steering strength must be a finite number, not {strength}.")
         layers = {index: layer * strength for index, layer in self.layers.items()}
-        return SteeringPlan(layers, f"{strength:g} * ({self.label})")
+        return SteeringPlan(layers, f"{strength:g} * ({self.label})", self.where)
 
     __rmul__ = __mul__
 
@@ -146,7 +154,18 @@ class SteeringPlan:
             index: self.layers.get(index, nothing) @ first.layers.get(index, nothing)
             for index in {*self.layers, *first.layers}
         }
-        return SteeringPlan(layers, f"({self.label}) @ ({first.label})")
+        wheres = {plan.where for plan in (self, first) if not plan.is_identity} or {self.where}
+        if len(wheres) > 1:
+            raise ClasError(
+                f"A plan for {self.where} and one for {first.where} of a text don't make one plan: "
+                "enter them one inside the other, with steered(...)."
+            )
+        return SteeringPlan(layers, f"({self.label}) @ ({first.label})", *wheres)
+
+    def at(self, where: str) -> SteeringPlan:
+        """The same plan for this part of a text. Raises ClasError if there is no such part."""
+        where = check_where(where)
+        return self if where == self.where else SteeringPlan(self.layers, self.label, where)
 
     def check(self, lm: LanguageModel) -> None:
         """Raise ClasError unless this plan's layers and sizes are those of `lm`."""
@@ -174,7 +193,11 @@ class SteeringPlan:
             if getattr(layer, part) is not None
         }
         with replacing(path) as scratch:
-            save_file(tensors, scratch, {"format": _FORMAT, "label": self.label})
+            if self.where == ALL:
+                save_file(tensors, scratch, {"format": _FORMAT, "label": self.label})
+            else:
+                more = {"format": _SOMEWHERE, "label": self.label, "where": self.where}
+                save_file(tensors, scratch, more)
 
     @staticmethod
     def load(path: str | Path) -> SteeringPlan:
@@ -182,18 +205,27 @@ class SteeringPlan:
         parts: dict[int, dict[str, torch.Tensor]] = {}
         with reading("a steering plan", path), safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
+            if metadata.get("format") not in (_FORMAT, _SOMEWHERE):
                 raise ClasError(f"{path} isn't a steering plan: choose a file plan.save wrote.")
             for name in file.keys():  # noqa: SIM118 (safe_open is no mapping)
                 index, part = name.split(".")
                 parts.setdefault(int(index), {})[part] = file.get_tensor(name)
             layers = {index: LayerPlan(**tensors) for index, tensors in parts.items()}
-            return SteeringPlan(layers, metadata["label"])
+            return SteeringPlan(layers, metadata["label"], metadata.get("where", ALL))
+
+
+Plan = SteeringPlan | None
+Prompts = int | Sequence[int] | torch.Tensor | None  # how many tokens, of all rows or of each
 
 
 @contextmanager
 def steered(
-    lm: LanguageModel, plan: SteeringPlan | Sequence[SteeringPlan | None] | None
+    lm: LanguageModel,
+    plan: Plan | Sequence[Plan],
+    *,
+    where: str | Sequence[str] | None = None,
+    prompt: Prompts = None,
+    past: int | None = None,
 ) -> Iterator[None]:
     """Steer every forward pass of `lm` made inside, in this context (thread, task) only.
 
@@ -202,23 +234,110 @@ def steered(
     other, the outer one first. Never put this round a `yield`: a generator may be resumed in
     another context.
 
+    `where`, one for all rows or one for each, takes the place of the plans' own. A plan for the
+    prompt or the answer must know where that begins: `prompt` is how many tokens of the input the
+    prompt takes, left padding included, of all rows or of each. Positions are those in the whole
+    text, whatever was read before: that is taken from the cache that the model is called with, or
+    is `past` tokens.
+
     Gradients are those of the steered model, also if taken outside. What `torch.compile` made runs
     as it was before: steered, and as slow.
 
-    Raises ClasError if a plan doesn't fit the model, or if modules of it were replaced since it was
-    loaded; a forward raises it if the batch has other than `len(plan)` rows, or under gradient
-    checkpointing, which would compute layers again outside.
+    Raises ClasError if a plan doesn't fit the model, or lacks `prompt`, or if modules of the model
+    were replaced since it was loaded; a forward raises it if the batch has other than `len(plan)`
+    rows, or under gradient checkpointing, which would compute layers again outside.
     """
     everywhere = plan is None or isinstance(plan, SteeringPlan)
-    plans: tuple[SteeringPlan | None, ...]
+    plans: tuple[Plan, ...]
     plans = (plan,) if plan is None or isinstance(plan, SteeringPlan) else tuple(plan)
+    plans = placed(plans, where)
     if not plans:
         raise ClasError("There is no row to steer: give at least one plan, or None.")
     for one in plans:
         if one is not None:
             one.check(lm)
-    with tapped(lm, _compile(plans, everywhere)):
+    tap: Tap = _compile(plans, everywhere)
+    wheres = [ALL if one is None else one.where for one in plans]
+    if any(one != ALL for one in wheres):
+        if prompt is None:
+            part = next(one for one in wheres if one != ALL)
+            raise ClasError(
+                f"This plan acts on a part of a text ({part}), and nothing says where its prompt "
+                "ends: give the prompt's length, or take plan.at('all')."
+            )
+        tap = _Somewhere(tap, wheres, torch.as_tensor(prompt), past)
+    with tapped(lm, tap):
         yield
+
+
+def placed(plans: Sequence[Plan], where: str | Sequence[str] | None) -> tuple[Plan, ...]:
+    """The plans for these parts of a text, in place of their own; equal ones stay one object."""
+    wheres = spread_over(where, len(plans))
+    if wheres is None:
+        return tuple(plans)
+    made = {(plan, place): plan.at(place) for plan, place in zip(plans, wheres) if plan is not None}
+    return tuple(None if plan is None else made[plan, w] for plan, w in zip(plans, wheres))
+
+
+class _Somewhere(Tap):
+    """Lets what plans do stand at the tokens that they are for; the others keep every bit.
+
+    `wheres`: one for all rows, or one for each; `prompt`: [] or [rows], columns of the input;
+    `past`: columns read before, where the cache needn't be asked.
+    """
+
+    def __init__(
+        self, of: Tap, wheres: Sequence[str], prompt: torch.Tensor, past: int | None
+    ) -> None:
+        self._of, self._wheres = of, wheres
+        self._prompt, self._given = prompt.reshape(-1, 1), past
+        self._past = past or 0
+
+    def call(self, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._given is None and layer == 0:  # later layers' part of the cache may lie behind
+            self._past = _read_before((*args, *kwargs.values()))
+
+    def neurons(self, site: Site, h: torch.Tensor) -> torch.Tensor | None:
+        changed = self._of.neurons(site, h)
+        if changed is None or site.tokens is None:
+            return self._choose(changed, h)
+        at = self._at(*site.batch, h.device).expand(site.batch).flatten()[site.tokens]
+        return torch.where(at[:, None], changed, h)
+
+    def hidden(self, layer: int, hidden: torch.Tensor) -> torch.Tensor | None:
+        return self._choose(self._of.hidden(layer, hidden), hidden)
+
+    def _choose(self, changed: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor | None:
+        if changed is None:
+            return None
+        return torch.where(self._at(x.shape[0], x.shape[1], x.device)[..., None], changed, x)
+
+    def _at(self, rows: int, tokens: int, device: torch.device) -> torch.Tensor:
+        """Which tokens of this forward are steered: bool [rows or 1, tokens]."""
+        if len(self._prompt) not in (1, rows):
+            raise ClasError(
+                f"There are {len(self._prompt)} prompt lengths for a batch of {rows} rows: "
+                "give one for all rows, or one for each."
+            )
+        columns = self._past + torch.arange(tokens, device=device)
+        place = columns - (self._prompt.to(device) - 1)
+        if len(self._wheres) == 1:
+            return acts(self._wheres[0], place)
+        place = place.expand(rows, -1)
+        return torch.stack([acts(where, row) for where, row in zip(self._wheres, place)])
+
+
+def _read_before(arguments: Sequence[Any]) -> int:
+    """How many tokens the cache among a block's arguments holds; 0 without one."""
+    for value in arguments:
+        if isinstance(value, Cache):
+            try:
+                return int(value.get_seq_length())
+            except ValueError as error:
+                raise ClasError(
+                    "This model's cache doesn't say how much was read: take plan.at('all')."
+                ) from error
+    return 0
 
 
 class _Affine(Tap):

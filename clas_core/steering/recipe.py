@@ -23,6 +23,7 @@ from ..text.languages import canonical_code, is_code
 from ..text.raw import parse_json, read_text
 from .methods import METHODS
 from .plan import SteeringPlan
+from .where import ALL, check_where
 
 _NUMBERS = {  # name: lowest and highest value
     "alpha": (-10.0, 10.0),
@@ -48,13 +49,8 @@ _CHOICES = {
 }
 _RANGES = ("layers", "early")
 _OPTIONAL = ("revision", "source", "shared_from", "k", *_RANGES)
-_LATER = (
-    "chat",
-    "system",
-    "k",
-    "ranking",
-    "early",
-)  # not in the hash at their defaults: older recipes keep theirs
+# Not in the hash at their defaults: older recipes keep theirs.
+_LATER = ("chat", "system", "k", "ranking", "early", "where")
 _ADDED = ("fbclid", "gclid", "msclkid", "view", "deep_link")  # by those who pass a link on
 
 
@@ -65,8 +61,9 @@ class Recipe:
     `layers` counts from 0 and is half-open, so (6, 8) is 6 and 7, as does `early`, the range of
     there and back's way there. None in these, in `shared_from`, `source` and `k` means the default
     of the method. `source` is a language or "others", `lam` language arithmetic's lambda, `k` and
-    `ranking` choose the units of Kojima et al. A method reads only the fields it has. `corpus` is a
-    bundled name or a path. `chat` and `system` are as in `prompts.render`.
+    `ranking` choose the units of Kojima et al., `where` is the part of a text that is steered (see
+    `steering.where`). A method reads only the fields it has. `corpus` is a bundled name or a path.
+    `chat` and `system` are as in `prompts.render`.
     """
 
     model: str = "village"
@@ -86,6 +83,7 @@ class Recipe:
     k: int | None = None
     ranking: str = "both"
     early: tuple[int, int] | None = None
+    where: str = ALL
     layers: tuple[int, int] | None = None
     target: str = "sw"
     prompt: str = ""
@@ -137,7 +135,7 @@ class Recipe:
         if lm is not None:
             atlas.check(lm)
         selection = select(atlas, tau=self.tau, shared_from=self.shared_from, mode=self.tau_mode)
-        return self.steering.plan(atlas, selection, target=self.target)
+        return self.steering.plan(atlas, selection, target=self.target).at(self.where)
 
     def render(self, lm: LanguageModel) -> Rendered:
         """The prompt as `lm` reads it, for `generate` and `compare`."""
@@ -184,6 +182,7 @@ class Recipe:
     def to_python(self) -> str:
         """Code that runs this recipe and leaves its two texts in `unsteered` and `steered`."""
         opener = "bundled" if self.corpus in BUNDLED else "load"
+        at = "" if self.where == ALL else f".at({self.where!r})"
         return f"""\
 import clas_core as clas
 
@@ -194,7 +193,7 @@ selection = clas.select(
     atlas, tau={self.tau!r}, shared_from={self.shared_from!r}, mode={self.tau_mode!r}
 )
 method = {_code(self.steering)}  # layers count from 0, without the second
-plan = method.plan(atlas, selection, target={self.target!r})
+plan = method.plan(atlas, selection, target={self.target!r}){at}
 
 prompt = clas.render(lm, {self.prompt!r}, chat={self.chat!r}, system={self.system!r})
 for step in clas.generate(
@@ -265,6 +264,8 @@ def _checked(name: str, value: Any) -> Any:
         raise ClasError(f"{name} must be text, not {value!r}.")
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise ClasError(f"{name} holds half a character, which is no text: write it again.")
+    if name == "where":
+        return check_where(value)
     if name in _CHOICES and value not in _CHOICES[name]:
         raise ClasError(f"{name} must be one of {', '.join(_CHOICES[name])}, not {value!r}.")
     if name in ("target", "source") and is_code(value):

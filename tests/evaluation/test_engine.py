@@ -207,6 +207,12 @@ def test_unknown_languages_are_refused():
         load_items([SmallTask("text")], Validation, ["sw", "xx"], None)
 
 
+def test_a_control_acts_where_the_recipe_does(atlas):
+    recipe = replace(RECIPE, where="answer")
+    for seed in (None, 1):
+        assert Condition("x", recipe, control=seed).plan(atlas, "sw").where == "answer"
+
+
 def test_a_control_deals_the_same_numbers_to_other_neurons(atlas):
     condition, control = Condition("CLAS", RECIPE), Condition("random control 1", RECIPE, control=1)
     plan, dealt = condition.plan(atlas, "sw"), control.plan(atlas, "sw")

@@ -1,5 +1,7 @@
 """Shifts against separations measured one plan at a time; rho against scipy's."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from scipy import stats
@@ -44,6 +46,8 @@ def test_shifts(tiny_lm, atlas, tiny_corpus):
     )
     names = {condition.name: condition for condition in CONDITIONS}
     assert {shift.condition for shift in shifts} <= {"CLAS", "random control 0", "IntMu"}
+    part = Condition("CLAS", replace(RECIPE, where="answer"))  # a sentence has no answer
+    assert not measure_shifts(tiny_lm, atlas, [part], tiny_corpus)
     assert {shift.language for shift in shifts} == {"es", "hi", "sw"}
     assert seen[-1] == (len(shifts), len(shifts))
     for shift in shifts:

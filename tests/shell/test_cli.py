@@ -76,6 +76,20 @@ def test_steer_writes_what_the_library_writes(common, atlas, tiny_lm, capsys):
     assert found["texts"][0] != found["texts"][1]
 
 
+def test_steer_says_where_and_how_much(common, atlas, tiny_lm, capsys):
+    options = [PROMPT, *common, "--atlas", str(atlas), *SETTINGS, "--where", "answer:2"]
+    found = steer(capsys, *options)
+    recipe = Recipe(alpha=-1.5, layers=(1, 3), shared_from=2, where="answer:2")
+    plan = recipe.build(Atlas.load(atlas))
+    *_, expected = generate(tiny_lm, PROMPT, [None, plan], max_new_tokens=9)
+    assert found["token_ids"] == [list(ids) for ids in expected.token_ids]
+    prompt = len(expected.prompt_ids[0])
+    assert found["steered_tokens"] == [False] * prompt + [True] * 9
+    assert found["touched"] == {"neurons": plan.touched.neurons, "coordinates": 0}
+    assert main(["steer", *options]) == 0
+    assert capsys.readouterr().out.endswith(" neurons, at answer:2 alone.\n")
+
+
 def test_steer_for_people(common, atlas, capsys):
     assert main(["steer", PROMPT, *common, "--atlas", str(atlas), *SETTINGS]) == 0
     output = capsys.readouterr().out

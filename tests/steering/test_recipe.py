@@ -17,6 +17,7 @@ from clas_core.steering.recipe import Recipe
 
 RECIPE = Recipe(
     alpha=-0.25,
+    where="answer:2",
     shared_from=3,
     layers=(1, 3),
     source="es",
@@ -49,6 +50,7 @@ recipes = st.builds(
     k=st.none() | st.integers(1, 10_000),
     ranking=st.sampled_from(["both", "top", "bottom"]),
     early=st.none() | st.tuples(st.integers(0, 9), st.integers(10, 99)),
+    where=st.sampled_from(["all", "prompt", "answer", "answer:3"]),
     target=TEXT,
     prompt=TEXT,
     chat=st.sampled_from(["auto", "on"]),
@@ -92,6 +94,7 @@ def test_hash_tells_every_field():
         **dict.fromkeys(("layers", "early"), (0, 1)),
         "k": 3,
         "ranking": "top",
+        "where": "answer",
         "method": "IntMu",
         "dtype": "float32",
         "tau_mode": "quantile",
@@ -109,7 +112,7 @@ def test_hash_tells_every_field():
 def test_recipes_from_before_keep_their_hash_and_still_open():
     """Some fields came later: a recipe that asks for nothing of them is what it was."""
     values = json.loads(Recipe().to_json())
-    for name in ("chat", "system", "k", "ranking", "early"):
+    for name in ("chat", "system", "k", "ranking", "early", "where"):
         del values[name]
     content = json.dumps(values, sort_keys=True).encode()
     assert Recipe().hash == hashlib.sha256(content).hexdigest()[:12] == "962304a8becf"
@@ -144,6 +147,8 @@ def test_numbers_from_sliders():
         ("layers", 3, "layers must be"),
         ("early", (3, 3), "early must be two whole numbers such as 6 and 8"),
         ("k", 0, "k must be a whole number from 1"),
+        ("where", "question", "where must be all, prompt, answer, or answer:3"),
+        ("where", 3, "where must be text"),
         ("ranking", "best", "ranking must be one of both, top, bottom"),
         ("method", "Magic", "method must be one of CLAS, "),
         ("specific", "all", "specific must be one of any, target, others"),

@@ -44,7 +44,8 @@ class Condition:
         if self.control is None:
             return recipe.build(atlas)
         chosen = select(atlas, tau=recipe.tau, shared_from=recipe.shared_from, mode=recipe.tau_mode)
-        return RandomControl(recipe.steering, self.control).plan(atlas, chosen, target)
+        control = RandomControl(recipe.steering, self.control).plan(atlas, chosen, target)
+        return control.at(recipe.where)
 
     def idle_for(self, atlas: Atlas, targets: Iterable[str]) -> tuple[str, ...]:
         """Those of `targets` for which its plan is the identity, as where a method selects no

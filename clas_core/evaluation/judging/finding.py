@@ -23,6 +23,7 @@ from ...running.batch import Progress
 from ...running.separation import separation_of
 from ...running.states import BridgeCache
 from ...steering.plan import SteeringPlan
+from ...steering.where import ALL
 from ...text.corpus import ParallelCorpus
 from .comparison import Comparison
 from .conditions import Condition
@@ -98,7 +99,7 @@ def measure_shifts(
     progress: Progress | None = None,
 ) -> list[Shift]:
     """Every steered condition's shift of each of `languages` (default all) but the anchor; random
-    controls are left out.
+    controls are left out, and plans for a part of a text, which a sentence alone has not.
 
     Separation is always among all languages that corpus and atlas share. `progress` counts plans.
     Raises ClasError if these lack the anchor or have no other language.
@@ -117,6 +118,7 @@ def measure_shifts(
         if condition.control is None
         for code in targets
         if (plan := condition.plan(atlas, code)) is not None and not plan.is_identity
+        if plan.where == ALL
     }
     if not plans:
         return []
@@ -195,7 +197,7 @@ def _places(pooled: Tensor, labels: Sequence[str], groups: Sequence[int], anchor
 
 def fingerprint_plan(plan: SteeringPlan) -> str:
     """Equal for plans with the same numbers, as CLAS's often are for all languages."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(b"" if plan.where == ALL else plan.where.encode())
     for index, layer in plan.layers.items():
         for part in ("scale", "bias", "shift"):
             tensor = getattr(layer, part)

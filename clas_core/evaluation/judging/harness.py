@@ -27,6 +27,7 @@ from ...model.loading import load
 from ...paths import ASSETS
 from ...steering.plan import SteeringPlan, steered
 from ...steering.recipe import Recipe, read_recipe
+from ...steering.where import ALL
 from ...text.corpus import ParallelCorpus
 from .finding import fingerprint_plan
 
@@ -48,7 +49,8 @@ class SteeredLM(HFLM):
     and system prompt come from its `--apply_chat_template` and `--system_instruction`, not from
     the recipe.
 
-    Raises ClasError for a recipe, model or atlas that can't be opened or don't fit.
+    Raises ClasError for a recipe, model or atlas that can't be opened or don't fit, and for a
+    recipe that steers a part of a text only.
     """
 
     def __init__(
@@ -70,6 +72,10 @@ class SteeredLM(HFLM):
         super().__init__(pretrained=where, **{**options, **safe})
         self._lm = load(self.model, self.tokenizer)
         self._plan = self._make_plan(chosen, atlas) if recipe else None
+        if self._plan is not None and self._plan.where != ALL:
+            raise ClasError(
+                "The harness doesn't tell where a prompt ends: give it a recipe with where=all."
+            )
         if chosen.system:
             logging.getLogger(__name__).warning(
                 "The recipe's system prompt isn't used: give it by --system_instruction."
