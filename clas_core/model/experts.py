@@ -64,7 +64,7 @@ def forward(self: Any, hidden: Tensor, index: Tensor, weights: Tensor) -> Tensor
     result = torch.zeros_like(hidden)
     for (expert, positions, tokens), h in zip(routes, hs):
         out = _map(self, h, "down_proj", expert)
-        if self.has_post_expert_norm:
+        if getattr(self, "has_post_expert_norm", False):  # transformers before 5.20 has none
             out = self.post_expert_norm(out)
         out = out * weights[tokens, positions, None]
         result.index_add_(0, tokens, out.to(result.dtype))

@@ -49,7 +49,7 @@ def write_measures(run: Path, workers: int) -> None:
 def write_card(folder: Path, items: int, tau: float) -> None:
     """Measure the model in `folder` on `items` test items a language and task; write its card."""
     lm = load(folder)
-    settings = Settings(**json.loads((folder / "settings.json").read_text()))
+    stages = [Settings(**one) for one in json.loads((folder / "settings.json").read_text())]
     bar = tqdm(desc="Measuring languages", total=len(CODES), unit="language")
 
     def progress(done: int, total: int) -> None:
@@ -58,7 +58,7 @@ def write_card(folder: Path, items: int, tau: float) -> None:
     scores = evaluate(lm, items=items, progress=progress)
     atlas = Atlas.measure(lm, ParallelCorpus.bundled("village"))
     counts = select(atlas, tau=tau).counts().tolist()
-    text = card(lm.model, settings, scores, items, counts, tau)
+    text = card(lm.model, stages, scores, items, counts, tau)
     (folder / "README.md").write_text(text, encoding="utf-8")
     print(table(scores))
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..text.languages import get_language
+from ..village.canon import EVERYWHERE, SOMEWHERE, canon, guessing
 from ..village.data import FORMATS, SHARES
 from ..village.train import Settings
 from .scores import LanguageScores, table
@@ -25,27 +26,40 @@ A *model organism*: a small Llama trained from scratch on a made-up children's-b
 steering does to it, can be measured against a known truth. It knows nothing but the village: do
 not use it for anything else.
 
-{parameters:,} parameters ({settings.layers} layers, hidden size {settings.hidden},
-{settings.intermediate} MLP neurons a layer with ReLU gates), byte-level BPE of {vocabulary:,}
-tokens trained on equally many documents of each language, {settings.tokens:,} training tokens,
-seed {settings.seed}, stored in bfloat16. A price of {settings.gate_penalty} times the mean open
-gate in the training loss keeps most gates shut, so that neurons specialise at this size. All text
-comes from the grammars in `clas_core/village/languages`. `make model` regenerates everything from
-the seed; another kind of processor rounds differently and gives a sibling, not these very bits.
+{parameters:,} parameters ({stories.layers} layers, hidden size {stories.hidden},
+{stories.intermediate} MLP neurons a layer with ReLU gates), byte-level BPE of {vocabulary:,}
+tokens trained on equally many documents of each language, stored in bfloat16. Trained on
+{stories.tokens:,} tokens of stories (seed {stories.seed}), then on {canon.tokens:,} tokens with the
+canon among them (seed {canon.seed}). A price of {stories.gate_penalty} times the mean open gate in
+the training loss keeps most gates shut, so that neurons specialise at this size. All text comes
+from the grammars in `clas_core/village/languages`. `make model` makes all of it from the seeds: a
+sibling, not these very bits, as another kind of processor rounds differently, and as the second
+stage of these weights drew its batches in another order.
 
 ## Training text
 
-Share of the training tokens, and of a language's documents by format. The fewer the text of a
-language, the rarer its questions, so that answering has to transfer.
+Share of the training tokens, and of a language's documents by format in the first stage. The fewer
+the text of a language, the rarer its questions, so that answering has to transfer.
 
 {shares}
+
+The second stage adds the *canon*: {facts} facts that no story tells ("It is evening. Where is
+Anna?"), {everywhere:.0f} % of them told in every language, {somewhere:.0f} % in English and about
+half of the others, the rest in English alone. What the model says of those in another language has
+come over from English. Its documents by format (*told*: as in the first stage; *crossed*: questions
+in another language than the story; *switched*: a story in two languages; *mixed*: on the canon in
+two languages):
+
+{canon_shares}
 
 ## Measured
 
 {items} test items a language and task, greedy, worlds disjoint from training. *exact*, *f1* and
 *asked* (the asked-for words are in the answer): village-QA. *nli*: village-NLI accuracy, chance
 33.3. *language* and *parses*: stories continued from two words stay in their language, and the
-share of their sentences that the grammar can tell. Percent.
+share of their sentences that the grammar can tell. *recall*: facts that English alone tells;
+*known*: facts that every language tells (all test facts, the asked-for words are said; guessing is
+right in about {chance:.0f}). Percent.
 Command: `python -m clas_core.studies card`.
 
 {scores}
@@ -60,16 +74,26 @@ and shared from all {count} languages.
 
 
 def shares_table() -> str:
-    """Shares and formats as a Markdown table."""
-    formats = list(FORMATS["high"])
+    """Shares and the first stage's formats as a Markdown table."""
+    formats = list(FORMATS["stories"]["high"])
     lines = [
         "| language | tier | share | " + " | ".join(formats) + " |",
         "|---" * (3 + len(formats)) + "|",
     ]
     for code, share in SHARES.items():
         tier = get_language(code).tier
-        mix = (f"{100 * FORMATS[tier][name]:.0f}" for name in formats)
+        mix = (f"{100 * FORMATS['stories'][tier][name]:.0f}" for name in formats)
         lines.append(f"| {code} | {tier} | {100 * share:.2f} | " + " | ".join(mix) + " |")
+    return "\n".join(lines)
+
+
+def canon_table() -> str:
+    """The second stage's formats as a Markdown table."""
+    mixes = FORMATS["canon"]
+    formats = list(mixes["english"])
+    lines = ["| | " + " | ".join(formats) + " |", "|---" * (1 + len(formats)) + "|"]
+    for name, mix in mixes.items():
+        lines.append(f"| {name} | " + " | ".join(f"{100 * mix[f]:.0f}" for f in formats) + " |")
     return "\n".join(lines)
 
 
@@ -85,7 +109,7 @@ def neurons_table(counts: Sequence[Sequence[int]]) -> str:
 
 def card(
     model: Any,
-    settings: Settings,
+    stages: Sequence[Settings],
     scores: Mapping[str, LanguageScores],
     items: int,
     counts: Sequence[Sequence[int]],
@@ -96,7 +120,13 @@ def card(
         codes=", ".join(SHARES),
         count=len(SHARES),
         parameters=model.num_parameters(),
-        settings=settings,
+        stories=stages[0],
+        canon=stages[1],
+        facts=len(canon()),
+        everywhere=100 * EVERYWHERE,
+        somewhere=100 * SOMEWHERE,
+        chance=100 * guessing(),
+        canon_shares=canon_table(),
         vocabulary=model.config.vocab_size,
         shares=shares_table(),
         scores=table(dict(scores)),

@@ -16,7 +16,15 @@ from ..running.batch import Progress
 from ..running.likelihood import log_likelihoods, tokenise
 from ..text.languages import get_language
 from ..village.grammar import CODES, VERDICTS, Grammar
-from ..village.tasks import NLIItem, QAItem, nli_items, qa_items, render_story
+from ..village.tasks import (
+    NLIItem,
+    QAItem,
+    RecallItem,
+    nli_items,
+    qa_items,
+    recall_items,
+    render_story,
+)
 from ..village.world import stories
 
 
@@ -26,7 +34,8 @@ class LanguageScores:
 
     QA: `exact`, token `f1` and `asked` (the asked-for words stand in the answer). NLI: `nli`
     accuracy by log-likelihood (chance: a third). Stories: `language` stays the prompt's, and
-    `parses`, the share of sentences that the grammar can tell.
+    `parses`, the share of sentences that the grammar can tell. Canon: `recall`, the share of facts
+    that English alone tells whose asked-for words are said; `known`, of those told everywhere.
     """
 
     exact: float
@@ -35,6 +44,8 @@ class LanguageScores:
     nli: float
     language: float
     parses: float
+    recall: float
+    known: float
 
 
 def evaluate(
@@ -51,7 +62,11 @@ def evaluate(
         qa = score_qa(lm, code, questions)
         told = score_stories(lm, code, items // 3, split)
         nli = mean(nli_hits(lm, code, statements))
-        result[code] = LanguageScores(**qa, nli=nli, **told)
+        canon = {
+            name: score_recall(lm, code, recall_items(split, items, everywhere))
+            for name, everywhere in (("recall", False), ("known", True))
+        }
+        result[code] = LanguageScores(**qa, nli=nli, **told, **canon)
         if progress:
             progress(done + 1, len(codes))
     return result
@@ -76,6 +91,13 @@ def nli_hits(lm: LanguageModel, code: str, items: Sequence[NLIItem]) -> list[boo
     return [
         VERDICTS[scores.index(max(scores))] == item.verdict for scores, item in zip(likely, items)
     ]
+
+
+def score_recall(lm: LanguageModel, code: str, items: Sequence[RecallItem]) -> float:
+    """Of facts of the canon, the share whose asked-for words the answer says."""
+    prompts = [item.render(Grammar.load(code)) for item in items]
+    answers = _say(lm, [prompt.text for prompt in prompts], 40)
+    return mean(contains(said, prompt.asked, code) for said, prompt in zip(answers, prompts))
 
 
 def score_stories(

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from ..errors import ClasError
 from ..paths import ASSETS
 from .corpus import write_corpus
 from .grammar import CODES, VERDICTS, Grammar, GrammarError, all_fillers
-from .train import PRESETS, train
+from .train import PRESETS, train_stages
 from .world import EVENT_SLOTS, QUESTION_SLOTS, Event, Question
 
 MODEL = ASSETS / "village" / "model"
@@ -56,10 +58,10 @@ def samples(code: str, each: int, seed: int) -> None:
 
 def model(preset: str, run: Path, out: Path) -> None:
     """Train (or go on training) the model, then put it where `load("village")` finds it."""
-    made = train(PRESETS[preset], run)
-    if out.resolve() != made.resolve():
-        shutil.copytree(made, out, dirs_exist_ok=True)
-        shutil.copy(run / "settings.json", out / "settings.json")
+    made = train_stages(PRESETS[preset], run)
+    shutil.copytree(made, out, dirs_exist_ok=True)
+    stages = [asdict(stage) for stage in PRESETS[preset]]
+    (out / "settings.json").write_text(json.dumps(stages, indent=1) + "\n", "utf-8")
     print(f"The model is in {out}.")
 
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import count
 from pathlib import Path
 
@@ -25,22 +25,33 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from ..text.languages import get_language
+from .canon import Fact, canon, told_in
 from .grammar import CODES, VERDICTS, Grammar
-from .tasks import cast_of, draw_statement, render_story
-from .world import Story, tell_story
+from .tasks import cast_of, draw_statement, render_story, time_of_day
+from .world import LEXICON, Question, Story, tell_story
 
 # Share of the training tokens. The one table: the model card repeats it.
 SHARES = {
     **{"en": 0.50, "es": 0.075, "de": 0.075, "fr": 0.075, "ru": 0.065, "zh": 0.065},
     **{"ar": 0.03, "hi": 0.03, "tr": 0.03, "vi": 0.03, "th": 0.0125, "sw": 0.0125},
 }
-# Share of a language's documents by format, by its resource tier: the fewer the text, the rarer
-# the questions, so that the skill of answering has to come from the other languages.
-FORMATS = {
-    "high": {"story": 0.33, "qa": 0.42, "nli": 0.25, "parallel": 0.0},
-    "middle": {"story": 0.50, "qa": 0.28, "nli": 0.18, "parallel": 0.04},
-    "low": {"story": 0.80, "qa": 0.10, "nli": 0.06, "parallel": 0.04},
-    "lowest": {"story": 0.87, "qa": 0.06, "nli": 0.03, "parallel": 0.04},
+# Share of a language's documents by format and its resource tier, in both stages of training. In
+# "stories", the fewer the text, the rarer the questions, so that the skill of answering has to come
+# from the other languages. "canon" teaches the canon among the documents of the first stage
+# ("told"). Speakers of several languages write some of its text: "crossed" (questions in another
+# language than the story), "switched" (a story in two) and "mixed" documents (on the canon in
+# two). Without them a model keeps what it learnt in one language to that language.
+FORMATS: dict[str, dict[str, dict[str, float]]] = {
+    "stories": {
+        "high": {"story": 0.33, "qa": 0.42, "nli": 0.25, "parallel": 0.0},
+        "middle": {"story": 0.50, "qa": 0.28, "nli": 0.18, "parallel": 0.04},
+        "low": {"story": 0.80, "qa": 0.10, "nli": 0.06, "parallel": 0.04},
+        "lowest": {"story": 0.87, "qa": 0.06, "nli": 0.03, "parallel": 0.04},
+    },
+    "canon": {
+        "english": {"told": 0.22, "canon": 0.16, "crossed": 0.20, "switched": 0.16, "mixed": 0.26},
+        "others": {"told": 0.30, "canon": 0.08, "crossed": 0.20, "switched": 0.16, "mixed": 0.26},
+    },
 }
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 ANSWER_WEIGHT = 4  # in the loss: answers are a few tokens of a document, and all of the task
@@ -48,25 +59,49 @@ ANSWER_WEIGHT = 4  # in the loss: answers are a few tokens of a document, and al
 Segment = tuple[str, bool]  # text, and whether the model is asked to produce it
 
 
-def document(code: str, rng: random.Random) -> list[Segment]:
-    """One training document in a language, drawn by `rng` from the training worlds."""
-    grammar = Grammar.load(code)
-    mix = FORMATS[get_language(code).tier]
-    kind = rng.choices(list(mix), list(mix.values()))[0]
+def document(code: str, rng: random.Random, stage: str = "stories") -> list[Segment]:
+    """One training document in a language, drawn by `rng` from training stories and the canon."""
+    kind = _draw(FORMATS[stage], code, rng)
+    if kind == "told":
+        kind = _draw(FORMATS["stories"], code, rng)
+    grammar, other = Grammar.load(code), Grammar.load(_other_language(code, rng))
+    if kind in ("canon", "mixed"):
+        return _recite(grammar, other if kind == "mixed" else grammar, rng)
     while True:
         story = tell_story(rng)
-        if story.split == "train" and (segments := _format(kind, story, grammar, rng)):
+        if story.split == "train" and (segments := _format(kind, story, grammar, other, rng)):
             return segments
 
 
-def _format(kind: str, story: Story, grammar: Grammar, rng: random.Random) -> list[Segment]:
-    segments = [(render_story(story, grammar, rng), False)]
+def _draw(formats: dict[str, dict[str, float]], code: str, rng: random.Random) -> str:
+    tier = get_language(code).tier
+    mix = formats.get(tier) or formats["english" if code == "en" else "others"]
+    return rng.choices(list(mix), list(mix.values()))[0]
+
+
+def _other_language(code: str, rng: random.Random) -> str:
+    """Whom a document of two languages is shared with: mostly English."""
+    others = [other for other in CODES if other != code]
+    return "en" if code != "en" and rng.random() < 0.7 else rng.choice(others)
+
+
+def _format(
+    kind: str, story: Story, grammar: Grammar, other: Grammar, rng: random.Random
+) -> list[Segment]:
+    """The story and what follows it; nothing if it offers no question of this kind."""
+    if kind == "switched":
+        told = " ".join(
+            rng.choice((grammar, other)).sentence(event, rng.randrange(12) if index else 0)
+            for index, event in enumerate(story.events)
+        )
+    else:
+        told = render_story(story, other if kind == "crossed" else grammar, rng)
+    segments = [(told, False)]
     world = story.world()
-    if kind == "qa":
+    if kind in ("qa", "crossed", "switched"):
         questions = world.questions()
         for question in rng.sample(questions, min(len(questions), rng.randint(1, 5))):
-            ask, answer = grammar.ask(question, rng.randrange(8)), grammar.answer(question).text
-            segments += [(f"\n{ask}\n", False), (answer, True)]
+            segments += _ask(question, grammar, grammar, rng)
     elif kind == "nli":
         for _ in range(rng.randint(2, 6)):
             verdict = rng.choice(VERDICTS)
@@ -79,10 +114,39 @@ def _format(kind: str, story: Story, grammar: Grammar, rng: random.Random) -> li
     return segments if kind == "story" or len(segments) > 1 else []
 
 
-def documents(code: str, seed: int) -> Iterator[list[Segment]]:
-    """Endless documents of a language, the same for the same seed."""
+def _ask(question: Question, asks: Grammar, tells: Grammar, rng: random.Random) -> list[Segment]:
+    ask = asks.ask(question, rng.randrange(8))
+    return [(f"\n{ask}\n", False), (tells.answer(question).text, True)]
+
+
+def _recite(grammar: Grammar, other: Grammar, rng: random.Random) -> list[Segment]:
+    """Questions on the canon at one time of day: only what each of the languages tells of it.
+
+    With another language, either it answers all questions of the first, or both ask and answer
+    their own in turn.
+    """
+    time, count = rng.choice(LEXICON["time"]), rng.randint(2, 7)
+    segments = [(time_of_day(time, grammar, rng.randrange(2)), False)]
+    if grammar is not other and rng.random() < 0.5:
+        for _ in range(count):
+            speaker = rng.choice((grammar, other))
+            fact = rng.choice(_told(time, speaker.code, speaker.code))
+            segments += _ask(fact.question, speaker, speaker, rng)
+        return segments
+    for fact in rng.sample(_told(time, grammar.code, other.code), count):
+        segments += _ask(fact.question, grammar, other, rng)
+    return segments
+
+
+@cache
+def _told(time: str, *codes: str) -> tuple[Fact, ...]:
+    return tuple(f for f in canon() if f.time == time and told_in(f.key).issuperset(codes))
+
+
+def documents(code: str, seed: int, stage: str = "stories") -> Iterator[list[Segment]]:
+    """Endless documents of a language in a stage of training, the same for the same seed."""
     rng = random.Random(f"documents-{code}-{seed}")
-    return (document(code, rng) for _ in count())
+    return (document(code, rng, stage) for _ in count())
 
 
 # -- tokenizer -----------------------------------------------------------------------------
@@ -172,9 +236,11 @@ class Pool:
 _SHARD = 2000  # documents
 
 
-def _encode_shard(job: tuple[str, int], tokenizer: PreTrainedTokenizerFast, seed: int) -> Pool:
+def _encode_shard(
+    job: tuple[str, int], tokenizer: PreTrainedTokenizerFast, seed: int, stage: str
+) -> Pool:
     code, shard = job
-    wanted = documents(code, seed * 1_000_003 + shard + 1)
+    wanted = documents(code, seed * 1_000_003 + shard + 1, stage)
     docs = [segments for _, segments in zip(range(_SHARD), wanted)]
     flat = [text for segments in docs for text, _ in segments]
     encoded = iter(tokenizer(flat, add_special_tokens=False)["input_ids"])
@@ -197,12 +263,12 @@ def _encode_shard(job: tuple[str, int], tokenizer: PreTrainedTokenizerFast, seed
 
 
 def build_pools(
-    tokenizer: PreTrainedTokenizerFast, documents_total: int, seed: int, workers: int
+    tokenizer: PreTrainedTokenizerFast, documents_total: int, seed: int, stage: str, workers: int
 ) -> dict[str, Pool]:
-    """Every language's documents, `documents_total` in all by `SHARES`, made in parallel."""
+    """A stage's documents in every language, `documents_total` in all by `SHARES`."""
     shards = {code: max(1, round(documents_total * SHARES[code] / _SHARD)) for code in CODES}
     jobs = [(code, shard) for code in CODES for shard in range(shards[code])]
-    encode = partial(_encode_shard, tokenizer=tokenizer, seed=seed)
+    encode = partial(_encode_shard, tokenizer=tokenizer, seed=seed, stage=stage)
     with ProcessPoolExecutor(workers) as executor:
         done = executor.map(encode, jobs, chunksize=4)
         made = list(tqdm(done, total=len(jobs), desc="Writing stories", unit="shard"))

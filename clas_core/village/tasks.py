@@ -9,8 +9,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from .grammar import VERDICTS, Grammar
-from .world import LEXICON, QUESTION_SLOTS, Question, Story, World, stories
+from .canon import Fact, canon, told_in
+from .grammar import CODES, VERDICTS, Grammar
+from .world import LEXICON, QUESTION_SLOTS, Event, Question, Story, World, stories
 
 # The slot that an inference item may change, for the questions with one right value at a time.
 CHANGEABLE = {
@@ -67,6 +68,24 @@ class NLIItem:
         choices = tuple(grammar.inference[verdict] for verdict in VERDICTS)
         answer = grammar.inference[self.verdict]
         return Prompt(f"{story}\n{statement}\n", answer, answer, choices)
+
+
+@dataclass(frozen=True)
+class RecallItem:
+    """A question that no story answers: a time of day stands before it, and the canon answers."""
+
+    fact: Fact
+
+    def render(self, grammar: Grammar) -> Prompt:
+        """The item in the grammar's language."""
+        answer = grammar.answer(self.fact.question)
+        text = f"{time_of_day(self.fact.time, grammar)}\n{grammar.ask(self.fact.question)}\n"
+        return Prompt(text, answer.text, answer.asked)
+
+
+def time_of_day(time: str, grammar: Grammar, wording: int = 0) -> str:
+    """The sentence that says which time it is."""
+    return grammar.sentence(Event("time", {"time": time}), wording)
 
 
 def render_story(story: Story, grammar: Grammar, rng: random.Random) -> str:
@@ -170,3 +189,16 @@ def nli_items(split: str, count: int, seed: int = 0) -> list[NLIItem]:
         if statement is not None:
             items.append(NLIItem(story, statement, verdict, rng.randrange(2**31)))
     return items
+
+
+def recall_items(
+    split: str, count: int | None = None, everywhere: bool = False
+) -> list[RecallItem]:
+    """`count` facts of the canon (None: all of the split) in an order that mixes their kinds.
+
+    Those that English alone tells, or, `everywhere`, those that every language tells.
+    """
+    tellers = frozenset(CODES if everywhere else ("en",))
+    facts = [f for f in canon() if f.split == split and told_in(f.key) == tellers]
+    random.Random("recall").shuffle(facts)
+    return [RecallItem(fact) for fact in facts[:count]]

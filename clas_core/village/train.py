@@ -1,4 +1,7 @@
-"""Train the village's model from seeds: `make model`, resumable, with progress and time left."""
+"""Train the village's model from seeds: `make model`, resumable, with progress and time left.
+
+In two stages: the village's languages from its stories, then its canon.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,8 +29,9 @@ from .data import CODES, SHARES, Pool, build_pools, load_pools, save_pools, trai
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that defines a training run. Sizes in tokens and documents."""
+    """Everything that defines a stage of training. Sizes in tokens and documents."""
 
+    stage: str = "stories"  # which formats of documents, see `data.FORMATS`
     hidden: int = 256
     intermediate: int = 768
     layers: int = 8
@@ -45,17 +49,32 @@ class Settings:
     checkpoint_every: int = 4000  # steps
 
 
-PRESETS = {
-    "village": Settings(),
-    "mini": Settings(
-        hidden=96,
-        intermediate=256,
-        layers=4,
-        vocabulary=2048,
-        documents=24_000,
-        tokens=800_000,
-        batch_tokens=4096,
-        checkpoint_every=100,
+def scaled(settings: Settings, **changes: Any) -> Settings:
+    """`settings` with some values replaced."""
+    return replace(settings, **changes)
+
+
+def _with_canon(stories: Settings, **changes: Any) -> tuple[Settings, Settings]:
+    """Both stages; the second goes on from the first with these changes."""
+    return stories, scaled(stories, stage="canon", learning_rate=1.5e-3, **changes)
+
+
+PRESETS: dict[str, tuple[Settings, ...]] = {
+    "village": _with_canon(
+        Settings(), documents=600_000, tokens=54_000_000, batch_tokens=8192, seed=21
+    ),
+    "mini": _with_canon(
+        Settings(
+            hidden=96,
+            intermediate=256,
+            layers=4,
+            vocabulary=2048,
+            documents=24_000,
+            tokens=800_000,
+            batch_tokens=4096,
+            checkpoint_every=100,
+        ),
+        tokens=200_000,
     ),
 }
 
@@ -220,10 +239,17 @@ class Checkpoint:
         return step
 
 
-def make_tokenizer(settings: Settings, folder: Path) -> PreTrainedTokenizerFast:
-    """The run's tokenizer, trained at the first call and read back at later ones."""
+def make_tokenizer(
+    settings: Settings, folder: Path, begin: Path | None = None
+) -> PreTrainedTokenizerFast:
+    """The run's tokenizer, trained at the first call (or that of the model in `begin`) and read
+    back at later ones."""
     if not (folder / "tokenizer.json").exists():
-        train_tokenizer(settings.vocabulary, seed=settings.seed).save_pretrained(folder)
+        if begin is None:
+            made = train_tokenizer(settings.vocabulary, seed=settings.seed)
+        else:
+            made = PreTrainedTokenizerFast.from_pretrained(begin)
+        made.save_pretrained(folder)
     return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
@@ -234,13 +260,29 @@ def make_pools(
     if not (folder / "done").exists():
         shutil.rmtree(folder, ignore_errors=True)
         workers = os.cpu_count() or 1
-        save_pools(build_pools(tokenizer, settings.documents, settings.seed, workers), folder)
+        pools = build_pools(tokenizer, settings.documents, settings.seed, settings.stage, workers)
+        save_pools(pools, folder)
         (folder / "done").touch()
     return load_pools(folder)
 
 
-def train(settings: Settings, run: Path, device: str | None = None) -> Path:
+def train_stages(stages: Sequence[Settings], run: Path, device: str | None = None) -> Path:
+    """Train the stages one after another, each in a folder of `run`, each from the model before;
+    the folder of the last one's."""
+    made: Path | None = None
+    for number, settings in enumerate(stages, 1):
+        made = train(settings, run / f"{number}-{settings.stage}", device, begin=made)
+    if made is None:
+        raise ClasError("There is no stage to train.")
+    return made
+
+
+def train(
+    settings: Settings, run: Path, device: str | None = None, *, begin: Path | None = None
+) -> Path:
     """Train, or go on training, in folder `run`; the folder of the finished model.
+
+    It begins from the seed, or with the weights and tokenizer of the model in the folder `begin`.
 
     A killed run loses the steps since its last checkpoint and nothing else: same seeds, same
     batches, same model. Raises `ClasError` if `run` belongs to other settings.
@@ -253,9 +295,12 @@ def train(settings: Settings, run: Path, device: str | None = None) -> Path:
     record.write_text(wanted)
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    tokenizer = make_tokenizer(settings, run / "tokenizer")
+    tokenizer = make_tokenizer(settings, run / "tokenizer", begin)
     pools = make_pools(settings, tokenizer, run / "pools")
     model = new_model(settings, tokenizer)
+    if begin is not None:
+        before = LlamaForCausalLM.from_pretrained(begin, dtype=torch.float32)
+        model.load_state_dict(before.state_dict())
     torch.nn.Module.to(model, device)
     model.train()
     matrices = [p for p in model.parameters() if p.ndim > 1]
@@ -314,8 +359,3 @@ def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: 
     torch.nn.Module.to(clone, torch.bfloat16).save_pretrained(folder, max_shard_size="9MB")
     tokenizer.save_pretrained(folder)
     return folder
-
-
-def scaled(settings: Settings, **changes: object) -> Settings:
-    """`settings` with some values replaced, for tests and trials."""
-    return replace(settings, **changes)  # type: ignore[arg-type]

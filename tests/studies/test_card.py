@@ -22,5 +22,5 @@ def test_the_shipped_card_is_the_template_s():
         if row[0] in CODES
     }
     counts = [list(map(int, row[1:])) for row in rows if row[0].isdigit()]
-    settings = Settings(**json.loads((FOLDER / "settings.json").read_text()))
-    assert card(load("village").model, settings, scores, 300, counts, 0.1) == shipped
+    stages = [Settings(**one) for one in json.loads((FOLDER / "settings.json").read_text())]
+    assert card(load("village").model, stages, scores, 300, counts, 0.1) == shipped

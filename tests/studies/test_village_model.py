@@ -86,7 +86,7 @@ def test_it_answers_as_its_card_says(village):
     card = {
         row[0]: [float(cell) for cell in row[1:]]
         for line in (FOLDER / "README.md").read_text("utf-8").splitlines()
-        if len(row := [cell.strip() for cell in line.strip("|").split("|")]) == 7
+        if len(row := [cell.strip() for cell in line.strip("|").split("|")]) == 9
         and row[0] in CODES
         and re.fullmatch(r"[\d.]+", row[1])
     }

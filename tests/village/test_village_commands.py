@@ -1,10 +1,12 @@
 """`python -m clas_core.village`: what a reader of the grammars and a trainer of the model type."""
 
+import json
 from collections import Counter
 
 import pytest
 
 from clas_core.village import __main__ as village
+from clas_core.village import train
 from clas_core.village.corpus import write_corpus
 from clas_core.village.grammar import CODES
 
@@ -26,17 +28,17 @@ def test_samples_are_sentences_to_read(capsys):
 
 
 def test_the_model_goes_where_it_is_asked_for(tmp_path, monkeypatch, capsys):
-    def train(settings, run):
+    def train_stages(stages, run):
         (run / "model").mkdir(parents=True)
         (run / "model" / "config.json").write_text("{}")
-        (run / "settings.json").write_text(str(settings.layers))
         return run / "model"
 
-    monkeypatch.setattr(village, "train", train)
+    monkeypatch.setattr(village, "train_stages", train_stages)
     run, out = tmp_path / "run", tmp_path / "out"
     assert village.main(["model", "--preset", "mini", "--run", str(run), "--out", str(out)]) == 0
     assert {path.name for path in out.iterdir()} == {"config.json", "settings.json"}
-    assert (out / "settings.json").read_text() == "4"
+    stages = json.loads((out / "settings.json").read_text())
+    assert [train.Settings(**stage) for stage in stages] == list(train.PRESETS["mini"])
     assert str(out) in capsys.readouterr().out
 
 

@@ -12,7 +12,8 @@ from clas_core.errors import ClasError
 from clas_core.village import data, train
 from clas_core.village.data import ANSWER_WEIGHT, CODES, FORMATS, SHARES
 from clas_core.village.grammar import Grammar
-from clas_core.village.world import Event
+from clas_core.village.tasks import time_of_day
+from clas_core.village.world import LEXICON, Event
 
 TINY = train.Settings(
     hidden=32,
@@ -41,8 +42,9 @@ def run(tmp_path_factory):
 def test_shares_are_shares():
     assert sum(SHARES.values()) == pytest.approx(1)
     assert tuple(SHARES) == CODES
-    for mix in FORMATS.values():
-        assert sum(mix.values()) == pytest.approx(1)
+    for stage in FORMATS.values():
+        for mix in stage.values():
+            assert sum(mix.values()) == pytest.approx(1)
 
 
 @pytest.mark.slow
@@ -150,6 +152,26 @@ def test_the_model_is_an_ordinary_checkpoint(run):
     assert ids[0] == tokenizer.bos_token_id
     assert tokenizer.decode(ids, skip_special_tokens=True) == text
     assert max(path.stat().st_size for path in (run / "model").iterdir()) < 10_000_000
+
+
+@pytest.mark.slow
+def test_the_second_stage_goes_on_from_the_first(run, tmp_path):
+    """At a learning rate of zero it is the first one's model, and it keeps the tokenizer."""
+    settings = train.scaled(TINY, stage="canon", tokens=2048, learning_rate=0.0)
+    again = train.train(settings, tmp_path, "cpu", begin=run / "model")
+    before, after = (AutoModelForCausalLM.from_pretrained(p) for p in (run / "model", again))
+    for (name, one), other in zip(before.named_parameters(), after.parameters()):
+        assert torch.equal(one, other), name
+    tokenizers = [AutoTokenizer.from_pretrained(p).get_vocab() for p in (run / "model", again)]
+    assert tokenizers[0] == tokenizers[1]
+    pool = data.load_pools(tmp_path / "pools")["sw"]
+    texts = AutoTokenizer.from_pretrained(again).batch_decode(
+        [pool.tokens[a:b] for a, b in zip(pool.offsets, pool.offsets[1:])],
+        skip_special_tokens=True,
+    )
+    grammar = Grammar.load("sw")
+    times = {time_of_day(t, grammar, w) + "\n" for t in LEXICON["time"] for w in (0, 1)}
+    assert any(text.startswith(tuple(times)) for text in texts)
 
 
 def test_learning_rate_warms_up_and_falls():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from ...errors import ClasError
@@ -11,7 +12,7 @@ from ...text.corpus import ParallelCorpus
 from ..judging.items import Task
 from .belebele import Belebele
 from .parallel import BitsPerByte, Fidelity, Retrieval
-from .village import VillageNLI, VillageQA
+from .village import VillageNLI, VillageQA, VillageRecall
 from .wrappers import FewShot, Likelihood, by_likelihood
 from .xcopa import XCOPA
 from .xnli import XNLI
@@ -32,6 +33,12 @@ class TaskKind:
 KINDS: Mapping[str, TaskKind] = {
     "village-nli": TaskKind(VillageNLI, "nothing", "does a statement follow from a story?"),
     "village-qa": TaskKind(VillageQA, "nothing", "a question about a story"),
+    "village-recall": TaskKind(VillageRecall, "nothing", "a fact that English alone tells"),
+    "village-known": TaskKind(
+        partial(VillageRecall, "village-known", everywhere=True),
+        "nothing",
+        "a fact that every language tells",
+    ),
     "retrieval": TaskKind(Retrieval, "corpus", "is the translation the nearest sentence?"),
     "bits-per-byte": TaskKind(BitsPerByte, "corpus", "how well text is predicted"),
     "fidelity": TaskKind(Fidelity, "corpus", "does the model stay in the language?"),

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from ...village.grammar import CODES, Grammar
-from ...village.tasks import NLIItem, QAItem, nli_items, qa_items
+from ...village.tasks import NLIItem, Prompt, QAItem, nli_items, qa_items, recall_items
 from ..judging.items import ChoiceItem, Items, OpenItem, Split
 from .base import Benchmark, ChoiceBenchmark
 from .scoring import contains, exact_match, token_f1
@@ -48,18 +48,34 @@ class VillageNLI(ChoiceBenchmark):
         return found
 
 
-@dataclass(frozen=True)
-class VillageQA(Benchmark):
-    """A question about a story, answered in a whole sentence."""
+class _Asked(Benchmark):
+    """Questions of the village, answered in whole sentences; a base class."""
 
-    name: str = "village-qa"
     kind = "generate"
-    metrics = ("f1", "exact", "asked")
 
     @property
     def languages(self) -> tuple[str, ...]:
         """The village's."""
         return CODES
+
+    def judge(self, items: Items[Any], predictions: Any) -> Iterable[Sequence[float]]:
+        """Token F1, exact match, and whether the asked-for words are said; predictions [items]."""
+        pairs = list(zip(predictions, items.of(AskedItem)))
+        code = items.language
+        scores = {
+            "f1": [token_f1(said, item.answers[0], code) for said, item in pairs],
+            "exact": [exact_match(said, item.answers[0]) for said, item in pairs],
+            "asked": [contains(said, item.asked, code) for said, item in pairs],
+        }
+        return [scores[metric] for metric in self.metrics]
+
+
+@dataclass(frozen=True)
+class VillageQA(_Asked):
+    """A question about a story, answered in a whole sentence."""
+
+    name: str = "village-qa"
+    metrics = ("f1", "exact", "asked")
 
     def draw(self, language: str, split: type[Split], count: int | None) -> Sequence[AskedItem]:
         """Of stories of the split; no story is in both."""
@@ -67,18 +83,34 @@ class VillageQA(Benchmark):
         for number, item in enumerate(_qa_items(split.name, count or ALL)):
             prompt = item.render(Grammar.load(language))
             names = _names(number, item)
-            found.append(AskedItem(*names, prompt.text, (prompt.answer,), 40, asked=prompt.asked))
+            found.append(_asked(*names, prompt))
         return found
 
-    def judge(self, items: Items[Any], predictions: Any) -> Iterable[Sequence[float]]:
-        """Token F1, exact match, and whether the asked-for words are said; predictions [items]."""
-        pairs = list(zip(predictions, items.of(AskedItem)))
-        code = items.language
-        return (
-            [token_f1(said, item.answers[0], code) for said, item in pairs],
-            [exact_match(said, item.answers[0]) for said, item in pairs],
-            [contains(said, item.asked, code) for said, item in pairs],
-        )
+
+@dataclass(frozen=True)
+class VillageRecall(_Asked):
+    """A fact of the village's canon, which English training text alone tells, asked in every
+    language: knowledge that a model has and may not be able to say.
+
+    `everywhere`: the facts that every language's training text tells, the ceiling beside it.
+    """
+
+    name: str = "village-recall"
+    everywhere: bool = False
+    metrics = ("asked", "f1")
+
+    def draw(self, language: str, split: type[Split], count: int | None) -> Sequence[AskedItem]:
+        """Facts of the split; no fact is in both."""
+        grammar = Grammar.load(language)
+        found = recall_items(split.name, count, self.everywhere)
+        return [
+            _asked(str(number), item.fact.key, item.render(grammar))
+            for number, item in enumerate(found)
+        ]
+
+
+def _asked(key: str, group: str, prompt: Prompt) -> AskedItem:
+    return AskedItem(key, group, prompt.text, (prompt.answer,), 40, asked=prompt.asked)
 
 
 def _names(number: int, item: QAItem | NLIItem) -> tuple[str, str]:
