@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from clas_core.paths import replacing
+from clas_core.paths import CantWrite, replacing
 
 
 def test_a_file_is_replaced_whole(tmp_path) -> None:
@@ -35,6 +35,6 @@ def test_a_directory_replaces_only_an_empty_one(tmp_path) -> None:
         scratch.mkdir()
         (scratch / "file").write_text("there")
     assert (empty / "file").read_text() == "there"
-    with pytest.raises(OSError, match="not empty"), replacing(full) as scratch:
+    with pytest.raises(CantWrite, match="not empty"), replacing(full) as scratch:
         scratch.mkdir()
     assert (full / "old").read_text() == "kept"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import ClasError
 from ..model.architecture import LanguageModel
+from ..paths import CantWrite
 from ..text.corpus import ParallelCorpus
 from .atlas import Atlas
 from .fingerprint import fingerprint
@@ -71,8 +73,8 @@ def measure_cached(
 
     Kept by the model's fingerprint and dtype, the text with its languages, and how this version
     counts. Cut short, it goes on from where it was the next time. A file that can't be read is
-    measured again. Those used least recently make room (`make_room`), before and after. Of several
-    processes, the first one's folder counts.
+    measured again, and one that can't be written isn't kept. Those used least recently make room
+    (`make_room`), before and after. Of several processes, the first one's folder counts.
     """
     folder = cache_folder() if folder is None else Path(folder)
     key = _key(lm, corpus)
@@ -95,7 +97,11 @@ def _prepare(unfinished: Path) -> None:
 
 
 def _keep(atlas: Atlas, path: Path) -> None:
-    atlas.save(path)
+    try:
+        atlas.save(path)
+    except CantWrite as error:  # it is measured, and good for as long as it is in memory
+        logging.getLogger(__name__).warning("%s The measured atlas isn't kept.", error)
+        return
     _mark_used(path)
     make_room(path.parent)
 

@@ -64,7 +64,7 @@ def add_up(
                         progress(min(total, done), total)
                 except BaseException:  # the caller cancels: nothing measured is lost
                     if file is not None:
-                        file.save()
+                        file.keep()
                     raise
         processes.add(sums.tensors.values())
         if file is not None:

@@ -8,6 +8,7 @@ processes, puts together what there is and takes what is left.
 from __future__ import annotations
 
 import glob
+import logging
 import re
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import ClasError
-from ..paths import replacing
+from ..paths import CantWrite, replacing
 from .processes import Processes
 
 SAVE_EVERY = 30.0  # seconds between two writings
@@ -56,10 +57,17 @@ class Unfinished:
         """Note that `sums` hold this batch too; write them if that is long ago."""
         self._summed[batch] = True
         if time.monotonic() - self._saved >= SAVE_EVERY:
-            self.save()
+            self.keep()
 
-    def save(self) -> None:
-        """Write the sums, whole or not at all."""
+    def keep(self) -> None:
+        """Write the sums, whole or not at all: a full disk is told of, and measuring goes on."""
+        try:
+            self._save()
+        except CantWrite as error:
+            logging.getLogger(__name__).warning("%s What is measured isn't kept yet.", error)
+            self._saved = time.monotonic()
+
+    def _save(self) -> None:
         with replacing(self._path) as scratch:
             save_file({**self._sums, "batches": self._summed}, scratch, {"label": self._label})
         self._saved = time.monotonic()
@@ -78,7 +86,7 @@ class Unfinished:
         for path in files:
             self._take(path)
         if others := [path for path in files if path != self._first]:
-            self.save()
+            self._save()
             for path in others:
                 path.unlink()
         return self._summed

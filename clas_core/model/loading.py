@@ -29,6 +29,7 @@ from transformers import (
 from transformers.quantizers import AutoHfQuantizer
 
 from ..errors import ClasError
+from ..paths import disk_is_full
 from .architecture import LanguageModel, UnsupportedModel, find_mlps
 from .sources import Source, find_source, licence_sentence
 from .taps import install
@@ -331,6 +332,8 @@ def _reason(source: Source, error: Exception) -> str:
     text = " ".join(str(error).split())
     if any(isinstance(cause, GatedRepoError) for cause in causes):
         return licence_sentence(source.path)
+    if any(map(disk_is_full, causes)):
+        return f"There is no room on the disk for {source.path}: make some, then open it again."
     if "custom code" in text or "trust_remote_code" in text:
         return f"{source.path} needs Python code of its own, which is never run: {_CHOOSE} without."
     if "does not recognize this architecture" in text:

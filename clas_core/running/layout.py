@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import ClasError
-from ..paths import replacing
+from ..paths import replacing, writing
 
 NEIGHBOURS = 15
 MIN_POINTS = 10
@@ -49,7 +49,7 @@ class Layout:
         """Lay out `points` [n, hidden] by UMAP; the same seed gives the same map."""
         points = points.detach().float().cpu().contiguous()
         blank = cls(torch.zeros(len(points), 2), points, seed)  # validates
-        with _UMAP_LOCK:
+        with _UMAP_LOCK, writing("the loops that UMAP compiles"):
             reducer = _quick(blank._reducer().fit(points.numpy()))
         layout = cls(torch.from_numpy(reducer.embedding_).float(), points, seed)
         layout.__dict__["_placer"] = reducer  # what `_placer` would rebuild
@@ -65,7 +65,7 @@ class Layout:
         if not points.isfinite().all():
             raise ClasError("The map can't be drawn: some hidden states are not finite numbers.")
         array = points.detach().float().cpu().contiguous().numpy()
-        with _UMAP_LOCK:
+        with _UMAP_LOCK, writing("the loops that UMAP compiles"):
             return torch.tensor(self._placer.transform(array), dtype=torch.float32)
 
     def save(self, path: str | Path) -> None:

@@ -13,7 +13,7 @@ from ..atlas.atlas import Atlas
 from ..atlas.selection import select
 from ..errors import ClasError
 from ..model.loading import load
-from ..paths import ASSETS
+from ..paths import ASSETS, replacing
 from ..text.corpus import ParallelCorpus
 from ..village.grammar import CODES
 from ..village.train import Settings
@@ -59,7 +59,8 @@ def write_card(folder: Path, items: int, tau: float) -> None:
     atlas = Atlas.measure(lm, ParallelCorpus.bundled("village"))
     counts = select(atlas, tau=tau).counts().tolist()
     text = card(lm.model, stages, scores, items, counts, tau)
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    with replacing(folder / "README.md") as scratch:
+        scratch.write_text(text, encoding="utf-8")
     print(table(scores))
 
 

@@ -1,5 +1,12 @@
 """Processes find what one process finds; a cluster too."""
 
+import multiprocessing
+import os
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import isolation
 import pytest
 from small_tasks import RECIPE, SmallTask
 
@@ -8,6 +15,7 @@ from clas_core.errors import ClasError
 from clas_core.evaluation.judging.conditions import standard_conditions
 from clas_core.evaluation.judging.engine import load_items, run_tasks, tuning_runs
 from clas_core.evaluation.judging.items import Validation
+from clas_core.evaluation.judging.results import Log, collect, describe
 from clas_core.evaluation.judging.workers import WorkerSetup, run_in_processes
 from clas_core.steering.recipe import Recipe
 
@@ -55,6 +63,40 @@ def test_stopping_early(source, runs):
     running = run_in_processes(source, runs, 2)
     assert next(running)
     running.close()
+
+
+def test_a_killed_worker_harms_nobody_else(source, runs, tiny_lm, tmp_path):
+    """Visitors generate meanwhile; what was measured is kept, and another try goes on from it."""
+    path, about = tmp_path / "log", describe(tiny_lm, source.atlas, Validation, runs)
+    log, killed, over = Log(path, Validation, about), threading.Event(), threading.Event()
+
+    def kill(*_):
+        if log.scores and not killed.is_set():
+            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+            killed.set()
+
+    def visit():
+        found = []
+        while not over.is_set():
+            found.append(isolation.simulate(50, 10))
+        return found
+
+    with ThreadPoolExecutor(1) as pool:
+        crowds = pool.submit(visit)
+        try:
+            with pytest.raises(ClasError, match="A worker process was ended"):
+                for _ in collect(log, run_in_processes(source, runs, 2, kill)):
+                    pass
+        finally:
+            over.set()
+        assert all(crowd["finished"] and not crowd["different"] for crowd in crowds.result())
+    assert not multiprocessing.active_children()
+    log = Log(path, Validation, about)
+    left = log.unfinished(runs)
+    assert 0 < len(left) < len(runs)
+    for _ in collect(log, run_in_processes(source, left, 2)):
+        pass
+    check(flat([log.results(runs).scores]), flat(run_tasks(tiny_lm, source.atlas, runs)))
 
 
 def test_a_refusal_in_a_worker_arrives(source, runs):

@@ -149,7 +149,7 @@ def test_a_failure_half_way_leaves_nothing(tiny_lm, tmp_path, monkeypatch) -> No
         raise OSError("disk full")
 
     monkeypatch.setattr(tiny_lm.tokenizer, "save_pretrained", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(ClasError, match="disk full"):
         bake(tiny_lm, plan_with("scale"), tmp_path / "baked")
     assert not list(tmp_path.iterdir())
 

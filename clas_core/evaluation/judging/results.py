@@ -19,7 +19,7 @@ from ...atlas.atlas import Atlas
 from ...atlas.fingerprint import fingerprint
 from ...errors import ClasError
 from ...model.architecture import LanguageModel
-from ...paths import replacing
+from ...paths import replacing, writing
 from ...text.raw import parse_json, read_json, read_text
 from ...version import __version__
 from .engine import ConditionScores, TaskRun
@@ -127,11 +127,12 @@ class Log(Generic[S]):
         if self._path.exists() and self._path.stat().st_size:
             self._read(split)
         else:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with writing(self._path):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
             self._append([{"format": _FORMAT, "about": about}])
 
     def add(self, scores: Iterable[ConditionScores[S]]) -> None:
-        """Write scores down, at once."""
+        """Write scores down, at once. Raises CantWrite, with the file as it was, on a full disk."""
         new = list(scores)
         self._append([_plain_scores(one) for one in new])
         self.scores += new
@@ -189,8 +190,15 @@ class Log(Generic[S]):
 
     def _append(self, records: list[dict[str, Any]]) -> None:
         lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write("".join(lines))
+        data = "".join(lines).encode()
+        with writing(self._path), self._path.open("ab", buffering=0) as file:
+            whole = file.tell()
+            try:
+                while data:  # a write may take a part of it, when the disk gets full
+                    data = data[file.write(data) :]
+            except OSError:
+                file.truncate(whole)  # else the next line would go on behind half of this one
+                raise
 
 
 # What must be the same of a task in a language: a log may hold some of them only.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from ...paths import CantWrite, writing
 from .disk import make_room
 from .outcome import Outcome
 
@@ -26,7 +28,10 @@ class Downloads:
             self._needed = self._written(lasting)
 
     def of(self, outcome: Outcome) -> list[str]:
-        """Its CSV, JSON, LaTeX and report: their paths, which nobody can guess."""
+        """Its CSV, JSON, LaTeX and report: their paths, which nobody can guess.
+
+        Raises CantWrite on a full disk, with none of them left there.
+        """
         if outcome is self._lasting:
             return [str(path) for path in self._needed]
         paths = self._written(outcome)
@@ -35,5 +40,10 @@ class Downloads:
 
     def _written(self, outcome: Outcome) -> list[Path]:
         folder = self.folder / secrets.token_hex(16)
-        folder.mkdir()
-        return outcome.write(folder)
+        try:
+            with writing("the files to take away"):
+                folder.mkdir()
+            return outcome.write(folder)
+        except CantWrite:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise

@@ -18,6 +18,7 @@ from ...evaluation.telling.paper import paper_sentence
 from ...evaluation.telling.report import write_report
 from ...evaluation.telling.tables import from_json, idle_notes, to_csv, to_json, to_latex
 from ...evaluation.telling.verdict import headline, verdict
+from ...paths import replacing
 from ...steering.recipe import Recipe
 
 
@@ -48,11 +49,15 @@ class Outcome:
         return [f"{text} {more}".strip() for text, more in said] + idle_notes(self.comparison)
 
     def write(self, folder: Path) -> list[Path]:
-        """The comparison as CSV, JSON, LaTeX and a report that opens offline: their paths."""
+        """The comparison as CSV, JSON, LaTeX and a report that opens offline: their paths.
+
+        Raises CantWrite on a full disk.
+        """
         texts = {"csv": to_csv, "json": to_json, "tex": to_latex}
         paths = [folder / f"clas-measure.{ending}" for ending in texts]
         for path, form in zip(paths, texts.values()):
-            path.write_text(form(self.comparison), "utf-8")
+            with replacing(path) as scratch:
+                scratch.write_text(form(self.comparison), "utf-8")
         report = folder / "clas-report.html"
         swept = None if self.ranking is None else (self.ranking, self.num_layers)
         write_report(report, self.comparison, self.findings, swept)

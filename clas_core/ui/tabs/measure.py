@@ -15,6 +15,7 @@ from ...errors import ClasError
 from ...evaluation.judging.conditions import BASELINES, CONTROL_IS
 from ...evaluation.tasks import KINDS
 from ...evaluation.telling.figures import finding_figure, gains_figure, sweep_heatmap
+from ...paths import CantWrite
 from ...steering.recipe import Recipe
 from ...text.languages import get_language
 from ..behind import inputs
@@ -249,10 +250,16 @@ class _Results:
         """Updates that show `outcome`, or nothing."""
         choices = _choices(outcome)
         gains, finding, rho = _values(outcome, 0)
-        paths = self._downloads.of(outcome) if outcome else [None] * len(self.buttons)
+        said = verdict_markup(outcome) if outcome else ""
+        paths: list[str | None] = [None] * len(self.buttons)
+        try:
+            if outcome is not None:
+                paths = [*self._downloads.of(outcome)]
+        except CantWrite as error:
+            said += _sorry(error)
         return {
             self.outcome: outcome,
-            self.progress: verdict_markup(outcome) if outcome else "",
+            self.progress: said,
             self.table: _tables(outcome),
             self.plots: gr.update(visible=outcome is not None),
             self.shown: gr.update(choices=choices, value=0, visible=len(choices) > 1),

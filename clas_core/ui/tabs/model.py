@@ -12,12 +12,13 @@ import gradio as gr
 
 from ...atlas.preflight import inspect
 from ...errors import ClasError
+from ...paths import CantWrite
 from ...text.languages import get_language
 from ..behind.choice import Choice, parse_model
 from ..behind.library import Library
 from ..behind.shelf import Job, Shelf
 from ..behind.studio import Studio
-from ..parts.markup import about, markup, title
+from ..parts.markup import about, markup, title, warn
 from ..parts.reports import corpus_markup, preflight_markup
 from ..parts.stoppable import Stoppable
 
@@ -163,7 +164,10 @@ def build_model(shelf: Shelf, library: Library, key: gr.State) -> ModelTab:
             studio = job.result.result()
         finally:
             shelf.leave(job)
-        library.keep(choice)
+        try:
+            library.keep(choice)
+        except CantWrite as error:
+            warn(f"{error} The text is open all the same, but not kept for another day.")
         yield _progress(job), studio.key
 
     def use_published(key: Any, path: Any, listed: Any) -> tuple[str, Any]:
