@@ -165,10 +165,11 @@ class _Installation:
     @property
     def is_intact(self) -> bool:
         """Whether every module with a hook is where it was in the model."""
-        return all(
-            (owner := parent()) is not None and owner._modules.get(name) is child()
-            for parent, name, child in self._edges
-        )
+        for parent, name, child in self._edges:  # at every entry of `tapped`, so no generator
+            owner = parent()
+            if owner is None or owner._modules.get(name) is not child():
+                return False
+        return True
 
     def fits(self, lm: LanguageModel) -> bool:
         """Whether the hooks are on the modules of `lm`."""

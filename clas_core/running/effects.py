@@ -97,9 +97,10 @@ def compare(
     after = _log_probabilities(lm, prompt_ids, unsteered_ids, plan)
     kl = (after.exp() * (after - unsteered)).nan_to_num(0.0).sum(-1).clamp(min=0)
     strip = TextStream(lm, prompt_ids, keep_special=True)
+    *pieces, last = (strip.push(token) for token in unsteered_ids)
     return Effects(
         kl=kl.cpu(),
-        tokens=tuple(strip.push(token) for token in unsteered_ids),
+        tokens=(*pieces, last + strip.finish()),
         bits_per_token=(_bits(unsteered, unsteered_ids), _bits(after, unsteered_ids)),
         changed_share=_changed_share(unsteered_ids, steered_ids),
         languages=(
@@ -158,7 +159,7 @@ def _language(
 ) -> str | None:
     stream = TextStream(lm, prompt.token_ids)
     words = [stream.push(token) for token in ids if token not in prompt.end_ids]
-    return detect("".join(words), codes).code
+    return detect("".join(words) + stream.finish(), codes).code
 
 
 _PUNCTUATION = re.escape('.,;:!?…।؟،؛。，、！？：；„“”«»"()[]¿¡')

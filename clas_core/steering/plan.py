@@ -7,6 +7,7 @@ layer. Plans are small, immutable and know nothing of where they came from.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -218,6 +219,12 @@ Plan = SteeringPlan | None
 Prompts = int | Sequence[int] | torch.Tensor | None  # how many tokens, of all rows or of each
 
 
+# Which plans are known to fit a model: neither ever changes.
+_FITTING: weakref.WeakKeyDictionary[LanguageModel, weakref.WeakSet[SteeringPlan]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
 @contextmanager
 def steered(
     lm: LanguageModel,
@@ -253,9 +260,11 @@ def steered(
     plans = placed(plans, where)
     if not plans:
         raise ClasError("There is no row to steer: give at least one plan, or None.")
+    fitting = _FITTING.setdefault(lm, weakref.WeakSet())
     for one in plans:
-        if one is not None:
+        if one is not None and one not in fitting:  # a decode loop asks at every token
             one.check(lm)
+            fitting.add(one)
     tap: Tap = _compile(plans, everywhere)
     wheres = [ALL if one is None else one.where for one in plans]
     if any(one != ALL for one in wheres):

@@ -202,6 +202,13 @@ def test_names_are_told_apart():
         tuning_runs([], [Condition("x"), Condition("x", RECIPE)])
 
 
+def test_a_language_is_named_in_any_spelling():
+    found = load_items([SmallTask("text")], Validation, ["swh_Latn", "eng"], 2)
+    assert [items.language for _, items in found] == ["en", "sw"]
+    with pytest.raises(ClasError, match="No task has the language 'es-MX'"):
+        load_items([SmallTask("text")], Validation, ["es-MX"], None)
+
+
 def test_unknown_languages_are_refused():
     with pytest.raises(ClasError, match="No task has the language 'xx'"):
         load_items([SmallTask("text")], Validation, ["sw", "xx"], None)

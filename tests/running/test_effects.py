@@ -54,6 +54,13 @@ def test_no_steering_no_effect(any_lm, plan):
     assert effects.sentence == "Identical text; no shift at any token."
 
 
+def test_the_strip_ends_as_the_text_does(tiny_lm):
+    """Half a character at the end is shown as such, there and in the answer."""
+    half = tiny_lm.tokenizer.convert_tokens_to_ids("Ã")  # the first byte of é
+    ids = [*tiny_lm.tokenizer("cat", add_special_tokens=False)["input_ids"], half]
+    assert compare(tiny_lm, PROMPT, ids, ids, None).tokens[-1] == "\ufffd"
+
+
 def test_strip_has_a_piece_for_every_token(tiny_lm):
     effects, (ids, _) = run(tiny_lm, plan_of(2.0))
     assert len(effects.tokens) == len(effects.kl) == len(ids)

@@ -247,6 +247,17 @@ def test_links_come_back_as_settings(studio):
             studio.values_of(Recipe.from_query(query))
 
 
+def test_a_source_is_shown_where_it_is_the_methods_own(studio):
+    """English by name, and by default; or a language that this method makes no use of."""
+    for query in ("method=LAPE&source=en", "method=DiffMean&source=eng_Latn", "source=en"):
+        wanted = Recipe.from_query(query)
+        made = studio.recipe(studio.values_of(wanted))
+        assert made.steering == dataclasses.replace(wanted, layers=made.layers).steering
+    for query in ("method=LAPE&source=es", "method=LanguageArithmetic&source=en"):
+        with pytest.raises(ClasError, match="can't show source"):
+            studio.values_of(Recipe.from_query(query))
+
+
 FLOAT = st.floats(-10, 10)
 LINKS = st.fixed_dictionaries(
     {},
@@ -300,8 +311,15 @@ def test_the_page_shows_a_link_as_it_is_or_names_the_field_it_cannot_show(studio
         assert plain != fields
     else:
         for name, value in fields.items():
-            assert value is None or value == getattr(shown, name) or name == "chat"
+            if name == "source":  # None stands for the method's own
+                assert _steered_from(shown) == _steered_from(wanted)
+            else:
+                assert value is None or value == getattr(shown, name) or name == "chat"
         assert studio.render(shown) if shown.prompt.strip() else True
+
+
+def _steered_from(recipe):
+    return getattr(recipe.steering, "source", None)
 
 
 @pytest.mark.parametrize(

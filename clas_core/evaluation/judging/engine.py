@@ -21,6 +21,7 @@ from ...running.likelihood import log_likelihoods, tokenise
 from ...running.states import BridgeCache
 from ...steering.plan import SteeringPlan
 from ...steering.recipe import Recipe
+from ...text.languages import find_code
 from .conditions import Condition, check_names, standard_conditions
 from .items import (
     ChoiceItem,
@@ -194,17 +195,21 @@ def load_items(
 ) -> list[tuple[Task, Items[S]]]:
     """`count` items of each task in each of its languages, or in those of `languages` it has.
 
-    Raises ClasError for a language that no task has; the anchor may be missing, as where it's what
-    the others are compared with.
+    They may be in any spelling: swh_Latn is sw, but por-BR no other Portuguese. Raises ClasError
+    for a language that no task has; the anchor may be missing, as where it's what the others are
+    compared with.
     """
-    known = {code for task in tasks for code in task.languages}
-    if missing := [code for code in languages or () if code not in known and code != ANCHOR]:
-        raise ClasError(f"No task has the language {missing[0]!r}: choose of {sorted(known)}.")
+    wanted = languages or ()
+    for code in wanted:
+        if not any(find_code(code, there) for there in ((ANCHOR,), *(t.languages for t in tasks))):
+            known = sorted({known for task in tasks for known in task.languages})
+            raise ClasError(f"No task has the language {code!r}: choose of {known}.")
+    chosen = [{find_code(code, task.languages) for code in wanted} for task in tasks]
     return [
         (task, task.items(code, split, count))
-        for task in tasks
+        for task, codes in zip(tasks, chosen)
         for code in task.languages
-        if languages is None or code in languages
+        if languages is None or code in codes
     ]
 
 

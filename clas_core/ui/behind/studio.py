@@ -189,7 +189,10 @@ class Studio:
             inputs.clean_prompt(recipe.prompt)
         if values["chat"] and not self.has_template:
             raise ClasError("This model has no chat template: chat can't be on.")
-        shown = dataclasses.asdict(self.recipe(values))
+        made = self.recipe(values)
+        shown = dataclasses.asdict(made)
+        if _source(made) == _source(recipe):  # English by name, or by the method's own default
+            shown["source"] = recipe.source
         for name, value in dataclasses.asdict(recipe).items():
             # None stands for the default that is shown; "on" is the default of a chat model.
             if value not in (shown[name], None) and name != "chat":
@@ -299,6 +302,11 @@ class _Owned:
     def __init__(self, neurons: PublishedNeurons, category: torch.Tensor) -> None:
         self.languages, self.neurons_of = neurons.languages, neurons.neurons_of
         self.category = category
+
+
+def _source(recipe: Recipe) -> str | None:
+    """The language that the recipe's method steers away from; None where it has none."""
+    return getattr(recipe.steering, "source", None)
 
 
 def steering_only(recipe: Recipe, target: str) -> Recipe:
