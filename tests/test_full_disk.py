@@ -14,11 +14,15 @@ import shutil
 import subprocess
 import sys
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import fuzz_server
+import gradio as gr
 import pytest
 import torch
 from small_tasks import RECIPE, SmallTask
@@ -45,11 +49,13 @@ from clas_core.steering.published import PublishedNeurons, PublishedVectors
 from clas_core.studies import settings
 from clas_core.text.corpus import ParallelCorpus
 from clas_core.ui.behind.choice import Choice
+from clas_core.ui.behind.disk import drop_halves
 from clas_core.ui.behind.downloads import Downloads
 from clas_core.ui.behind.outcome import Outcome
 from clas_core.ui.behind.shelf import Shelf
 from clas_core.ui.behind.texts import keep_text
 from clas_core.ui.behind.trial import Asked, Trial
+from clas_core.ui.tabs.measure import _Results
 
 ROOM = Path(__file__).resolve().parents[1] / "clas_core"
 Writers = dict[str, Callable[[Path], object]]
@@ -254,6 +260,45 @@ def test_files_to_take_away(results) -> None:
         downloads.of(outcome)
     assert not everything(downloads.folder)
     assert len(downloads.of(outcome)) == 4
+
+
+def test_a_result_is_shown_without_its_files(results) -> None:
+    downloads = Downloads(10**6)
+    with gr.Blocks():
+        shown = _Results(None, None, downloads)
+    with no_more_than(3000):
+        updates = shown.show(Outcome(compare(results), (), None, 3))
+    assert "Can&#x27;t write" in updates[shown.progress]
+    assert "<table" in updates[shown.table]
+    assert [updates[button]["value"] for button in shown.buttons] == [None] * 4
+
+
+@pytest.mark.slow
+def test_a_visitors_upload() -> None:
+    """It is refused, the page goes on, and the half that Gradio leaves is dropped."""
+    body = (
+        b'--x\r\nContent-Disposition: form-data; name="files"; filename="text.tsv"\r\n'
+        b"Content-Type: text/plain\r\n\r\n" + b"en\tsw\n" * 5000 + b"\r\n--x--\r\n"
+    )
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+
+    def upload(address: str) -> tuple[int, str]:
+        request = urllib.request.Request(f"{address}gradio_api/upload", body, kind)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    with fuzz_server.served_page() as address:
+        folder = Path(os.environ["GRADIO_TEMP_DIR"])
+        with no_more_than(1000):
+            status, said = upload(address)
+        assert status >= 400
+        assert "Traceback" not in said
+        assert upload(address)[0] == 200
+        drop_halves(folder, age=0)  # as the page does of those that are an hour old
+        assert [path.name for path in folder.rglob("*") if path.is_file()] == ["text.tsv"]
 
 
 @pytest.mark.slow

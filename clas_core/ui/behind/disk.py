@@ -41,11 +41,24 @@ def make_room(folders: Sequence[Path], most: int, needed: Collection[Path] = ())
                 path.parent.rmdir()  # which fails unless it is empty
 
 
+def drop_halves(folder: Path, age: float = 3600.0) -> None:
+    """Delete what Gradio began to write into `folder` over `age` seconds ago, and couldn't end.
+
+    An upload is a file at its top until it is whole, and moves into a folder of its own then.
+    """
+    for path in folder.glob("tmp*"):
+        with suppress(OSError):  # it became whole
+            if path.is_file() and time.time() - path.stat().st_mtime >= age:
+                path.unlink()
+
+
 def keep_within(folder: Path, most: int, every: float = 30.0) -> None:
-    """From now on make room in `folder`, every so many seconds, for as long as the page runs."""
+    """From now on make room in the `folder` of uploads, every so many seconds, for as long as the
+    page runs."""
 
     def watch() -> None:
         while folder.is_dir():
+            drop_halves(folder)
             make_room([folder], most)
             time.sleep(every)
 
