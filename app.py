@@ -12,6 +12,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 from clas_core.errors import ClasError
 from clas_core.ui.behind.disk import keep_within
+from clas_core.ui.behind.memory import keep_giving_back
 from clas_core.ui.behind.profile import default_profile, read_profile
 from clas_core.ui.behind.studio import Studio
 from clas_core.ui.tabs.page import build, launch_options
@@ -30,6 +31,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     studio.warm_up()
+    keep_giving_back()
     with TemporaryDirectory(prefix="clas-uploads-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads  # where Gradio puts what visitors bring
         keep_within(Path(uploads), studio.profile.disk_mb * 10**6)

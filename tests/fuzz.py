@@ -9,25 +9,24 @@ answer of the server holds a traceback, and memory stays flat. Seeded: `--seed 3
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import random
 import resource
 import sys
 import tempfile
+import threading
 import time
 import traceback
-import urllib.error
-import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from fuzz_server import ODD_VALUES, served_page, spoil_events, watched_files
 from tiny import SENTENCES
 
 from clas_core.atlas.atlas import Atlas
@@ -42,24 +41,24 @@ from clas_core.steering.plan import LayerPlan, SteeringPlan
 from clas_core.steering.published import PublishedNeurons, read_neurons, read_vectors
 from clas_core.steering.recipe import Recipe, read_recipe
 from clas_core.text.report import check_corpus
+from clas_core.ui.behind.memory import give_back
 
+WARM_UP = 500  # events, after which the page has made what it keeps
 Case = tuple[str, Callable[[Path], object], bytes]  # file name, what reads it, a good file
 
-_ODD_VALUES: tuple[Any, ...] = (
-    None, True, [], {}, "", "x" * 3000, -1, 0, 2**63, 10**400, 1e308, float("nan"), float("inf"),
-    "\x00", "\ud800", "<img src=x onerror=alert(1)>", "../../etc/passwd", "🧭" * 50, [[[]]],
-    {"a": {"b": {}}}, "1e999", "-0", "٣", "en\nsw", "%00", "a?b#c&d=e",
-)  # fmt: skip
 _RECIPE = json.loads(Recipe(prompt="Who sleeps?", target="sw").to_json())
 
 
 class Failures(Counter[str]):
     """What went wrong, by kind, the first of each kind shown in full."""
 
+    _lock = threading.Lock()
+
     def note(self, kind: str, case: str) -> None:
-        if not self[kind]:
-            print(f"\n{case}: {kind}\n{traceback.format_exc()}", file=sys.stderr)
-        self[kind] += 1
+        with self._lock:
+            self[kind] += 1
+            if self[kind] == 1:
+                print(f"\n{case}: {kind}\n{traceback.format_exc()}", file=sys.stderr)
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:
@@ -159,7 +158,7 @@ def spoil_recipes(count: int, rng: random.Random, failures: Failures) -> Counter
         if number % 2:
             data = dict(_RECIPE)
             for _ in range(rng.randint(1, 3)):
-                data[rng.choice([*data, "unknown"])] = rng.choice(_ODD_VALUES)
+                data[rng.choice([*data, "unknown"])] = rng.choice(ODD_VALUES)
             text = json.dumps(data)
             _try("recipe", lambda text=text: Recipe.from_json(text), failures, refused)
         else:
@@ -179,68 +178,10 @@ def _try(what: str, call: Callable[[], object], failures: Failures, refused: Cou
         failures.note(f"{type(error).__name__}: {str(error)[:80]}", what)
 
 
-@contextmanager
-def served_page() -> Iterator[str]:
-    """The page on a tiny model; its address."""
-    from tiny_studio import tiny_studio
-
-    from clas_core.ui.tabs.page import build, launch_options
-
-    studio = tiny_studio()
-    demo = build(studio)
-    _, address, _ = demo.launch(
-        **{**launch_options(studio, 0), "server_port": None}, prevent_thread_lock=True, quiet=True
-    )
-    try:
-        yield address
-    finally:
-        demo.close()
-
-
-def spoil_events(count: int, rng: random.Random, failures: Failures, address: str) -> Counter[str]:
-    """Post `count` events with odd values to the server; its answers by status."""
-    config = json.loads(_get(f"{address}config"))
-    events = [(event["id"], len(event["inputs"])) for event in config["dependencies"]]
-    answers: Counter[str] = Counter()
-    for _ in range(count):
-        event, inputs = rng.choice(events)
-        sizes = (inputs, inputs, inputs, rng.randint(0, 30))
-        body = {
-            "fn_index": rng.choice((event, event, event, rng.choice(_ODD_VALUES))),
-            "data": [rng.choice(_ODD_VALUES) for _ in range(rng.choice(sizes))],
-            "session_hash": rng.choice(("fuzz", "fuzz", None, "../x", "another")),
-            "event_data": rng.choice((None, {}, {"index": 10**9}, "x")),
-        }
-        path = rng.choice(("queue/join", "queue/join", "run/predict"))
-        try:
-            status, text = _post(f"{address}gradio_api/{path}", json.dumps(body).encode())
-        except OSError as error:
-            failures.note(f"no answer: {type(error).__name__}", path)
-            continue
-        answers[str(status)] += 1
-        if "Traceback (most" in text:
-            failures.note("a traceback in an answer", path)
-    if "CLAS" not in _get(address):
-        failures.note("the page is gone", "server")
-    return answers
-
-
-def _get(address: str) -> str:
-    with urllib.request.urlopen(address, timeout=30) as answer:
-        return answer.read().decode()
-
-
-def _post(address: str, body: bytes) -> tuple[int, str]:
-    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return answer.status, answer.read().decode("utf-8", "replace")
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode("utf-8", "replace")
-
-
 def memory() -> float:
-    """Resident memory of this process in MB, now."""
+    """Resident memory of this process in MB, without what is free inside of it."""
+    gc.collect()
+    give_back()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 2**20
 
@@ -250,21 +191,31 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    torch.set_num_threads(1)
     rng, failures, began = random.Random(arguments.seed), Failures(), time.monotonic()
     shares = {"recipes and links": 0.5, "files": 0.4, "events": 0.1}
     counts = {name: round(arguments.inputs * share) for name, share in shares.items()}
     spoil_files(200, rng, failures)  # what is imported and cached at first use
-    start = memory()
+    print(f"memory at the start: {memory():.0f} MB\n")
     print("| what | inputs | refused or answered | memory after |\n|---|---|---|---|")
 
-    def told(name: str, found: Counter[str]) -> None:
+    def told(name: str, found: Counter[str], count: int) -> None:
         said = ", ".join(f"{key} {number}" for key, number in sorted(found.items()))
-        print(f"| {name} | {counts[name]} | {said} | {memory() - start:+.0f} MB |", flush=True)
+        print(f"| {name} | {count} | {said} | {memory():.0f} MB |", flush=True)
 
-    told("recipes and links", spoil_recipes(counts["recipes and links"], rng, failures))
-    told("files", spoil_files(counts["files"], rng, failures))
-    with served_page() as address:
-        told("events", spoil_events(counts["events"], rng, failures, address))
+    with watched_files(failures.note):
+        for name, spoil in (("recipes and links", spoil_recipes), ("files", spoil_files)):
+            told(name, spoil(counts[name], rng, failures), counts[name])
+        with served_page(failures.note) as address:
+            spoil_events(WARM_UP, -1, failures.note, address)
+            for thread in threading.enumerate():
+                if thread.name == "warm-up":
+                    thread.join()
+            print(f"| page warmed up | {WARM_UP} | | {memory():.0f} MB |", flush=True)
+            for part in range(4):
+                quarter = counts["events"] // 4
+                seed = 4 * arguments.seed + part
+                told("events", spoil_events(quarter, seed, failures.note, address), quarter)
     minutes = (time.monotonic() - began) / 60
     print(
         f"\n{sum(failures.values())} failures in {arguments.inputs} inputs, {minutes:.1f} minutes"

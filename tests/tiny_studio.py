@@ -11,6 +11,7 @@ from clas_core.model.loading import load
 from clas_core.studies.first_screen import first_screen
 from clas_core.text.corpus import ParallelCorpus
 from clas_core.ui.behind.choice import Choice
+from clas_core.ui.behind.profile import Profile
 from clas_core.ui.behind.studio import Studio
 
 # A frame a language and the same fillers in all of them.
@@ -50,11 +51,11 @@ def examples(code: str) -> list[str]:
     return [" ".join(corpus.sentences[code][n : n + 3]) + "\n" for n in (0, 4, 8)]
 
 
-def tiny_studio() -> Studio:
+def tiny_studio(profile: Profile | None = None) -> Studio:
     lm = load(tiny_llama_model(), make_tokenizer())
     corpus = made_up_village()
     choice = Choice("village", None, "village", corpus)
-    studio = Studio(lm, choice, Atlas.measure(lm, corpus), examples=examples)
+    studio = Studio(lm, choice, Atlas.measure(lm, corpus), examples=examples, profile=profile)
     studio.collapse = 1.4
     studio.first_screen = first_screen(studio)
     return studio

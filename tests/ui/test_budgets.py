@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from clas_core.ui.behind.disk import keep_within, make_room, mark_used
 from clas_core.ui.behind.downloads import Downloads
 from clas_core.ui.behind.kept import Kept, nbytes_of
 from clas_core.ui.behind.mapper import Mapper
+from clas_core.ui.behind.memory import give_back
 from clas_core.ui.behind.outcome import read_outcome
 from clas_core.ui.behind.profile import read_profile
 from clas_core.ui.behind.studio import VILLAGE, Studio, _json
@@ -200,3 +202,17 @@ def test_every_profile_has_budgets() -> None:
         profile = read_profile(name)
         assert profile.cache_mb > 0
         assert profile.disk_mb > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's heaps, told of by /proc")
+def test_freed_memory_goes_back_to_the_system():
+    def resident() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+    pieces = [bytearray(20_000) for _ in range(5000)]  # 100 MB, in pieces too small for a map
+    pins = pieces[::50]
+    pieces = []
+    before = resident()
+    give_back()
+    assert resident() < before - 50
+    assert len(pins) == 100

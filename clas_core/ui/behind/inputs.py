@@ -51,7 +51,7 @@ def whole(name: str, value: Any, limits: tuple[int, int]) -> int:
 
 def choice(name: str, value: Any, options: Mapping[str, Any]) -> str:
     """`value` if it is one of `options`. Raises ClasError, which calls it `name`."""
-    if value not in options:
+    if not isinstance(value, str) or value not in options:
         raise ClasError(f"{name} must be one of: {', '.join(options)}.")
     return str(value)
 
