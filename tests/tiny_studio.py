@@ -8,11 +8,15 @@ from tiny import make_tokenizer, tiny_llama_model
 
 from clas_core.atlas.atlas import Atlas
 from clas_core.model.loading import load
-from clas_core.studies.first_screen import first_screen
+from clas_core.steering.recipe import Recipe
+from clas_core.studies.first_screen import answers
 from clas_core.text.corpus import ParallelCorpus
 from clas_core.ui.behind.choice import Choice
 from clas_core.ui.behind.profile import Profile
+from clas_core.ui.behind.stored import Stored
 from clas_core.ui.behind.studio import Studio
+
+STRENGTHS = (-1.0, 0.0, 0.5, 0.75, 1.0, 2.0)  # at which there are stored answers
 
 # A frame a language and the same fillers in all of them.
 FRAMES = {
@@ -57,5 +61,27 @@ def tiny_studio(profile: Profile | None = None) -> Studio:
     choice = Choice("village", None, "village", corpus)
     studio = Studio(lm, choice, Atlas.measure(lm, corpus), examples=examples, profile=profile)
     studio.collapse = 1.4
-    studio.first_screen = first_screen(studio)
+    studio.stored = tiny_stored(studio)
     return studio
+
+
+def tiny_stored(studio: Studio) -> Stored:
+    """Real answers of the tiny model at a few strengths in three languages, and made-up curves."""
+    question = {"story": "Anna sees a boat.", "ask": "What does Anna see?", "asked": "a boat"}
+    data = {
+        code: answers(studio, Recipe(), code, STRENGTHS, question) for code in ("sw", "en", "ar")
+    }
+    line = [[share, share - 0.05, share + 0.05] for share in (0.9, 0.9, 0.9, 0.85, 0.8, 0.3)]
+    curves = {
+        "strengths": list(STRENGTHS),
+        "knows": {"steered": line, "controls": [line[::-1], line]},
+        "speaks": {"steered": line, "controls": [line, line]},
+    }
+    index = {
+        "opening": "sw",
+        "recipe": {},
+        "counts": {"questions": 4, "stories": 4, "controls": 2},
+        "curves": dict.fromkeys(data, curves),
+        "vocabulary": None,
+    }
+    return Stored(index, data.__getitem__)

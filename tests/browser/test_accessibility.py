@@ -71,7 +71,7 @@ def test_nothing_serious(open_page: Callable[..., Page], scheme: str) -> None:
     page.set_viewport_size({"width": 1440, "height": 900})
     page.get_by_role("tab", name="Steer").click()
     page.locator("#strength-range").press("End")  # what is shown is for other settings now
-    expect(page.locator("html")).to_have_attribute("data-dim-steer", "", timeout=30_000)
+    expect(page.locator("html")).to_have_attribute("data-dim-measure", "", timeout=30_000)
     assert found + at_widths(page, (1440,), TABS[:4], "for other settings") == []
 
 

@@ -77,6 +77,7 @@ def test_a_row_of_languages_is_one_stop(open_page: Open) -> None:
 
 def test_the_strip_of_tokens_is_one_stop(open_page: Open) -> None:
     page = open_page()
+    page.locator("#switch label", has_text="Lab").click()
     assert stops(page, ".strip-row") == 1
     page.locator(".strip-cell").first.focus()
     page.keyboard.press("ArrowRight")

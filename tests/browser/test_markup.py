@@ -15,6 +15,7 @@ from playwright.sync_api import Page, expect
 
 from clas_core.evaluation.telling.report import write_report
 from clas_core.evaluation.telling.tables import from_json
+from clas_core.ui.behind import first
 from clas_core.ui.behind.studio import VILLAGE
 from clas_core.ui.parts.components import result_value
 
@@ -69,10 +70,14 @@ def test_prompts(open_watched: Open) -> None:
 
 
 def test_what_a_model_writes(open_watched: Open, studio: Any, monkeypatch: Any) -> None:
-    view = json.loads(json.dumps(studio.first_screen["view"]))
+    stored = next(iter(first.stored_cells(studio, "sw").values()))
+    view = json.loads(json.dumps(stored["view"]))
     view |= {"state": "done", "sentence": EVIL, "facts": [[EVIL] * 3]}
     for pane in view["panes"]:
-        pane |= {"spans": [[EVIL, True]], "title": EVIL, "note": EVIL, "badges": [EVIL]}
+        pane |= {"spans": [[EVIL, True, EVIL]], "title": EVIL, "note": EVIL, "badges": [EVIL]}
+        pane["asked"] = {"ask": EVIL, "answer": EVIL, "right": True}
+    view["notice"] = {"text": EVIL, "word": EVIL}
+    view["parting"] |= {"after": EVIL, "before": [[EVIL, 0.5]], "now": [[EVIL, 0.5]]}
     view["strip"] |= {"tokens": [EVIL], "kl": [0.1], "peak": 0, "title": EVIL}
     assert result_value(view)
     monkeypatch.setattr(studio, "steer", lambda *_: iter([view]))

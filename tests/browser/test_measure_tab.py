@@ -45,7 +45,7 @@ def test_a_chosen_setting_can_be_taken_over(open_page: Callable[..., Page]) -> N
     expect(verdict).to_contain_text("on test items", timeout=60_000)
     expect(page.locator("#measure-heat .plotly-panel-plot svg").first).to_be_visible()
     page.get_by_role("button", name="Use the suggested setting").click()
-    expect(page.locator("#strength output")).not_to_have_text("1.40")
+    expect(page.locator("#strength output")).not_to_contain_text("1.40")
     expect(page.locator("#summary")).to_contain_text("In layer 3 of 3:")
 
 

@@ -118,21 +118,21 @@ def test_a_link_for_another_model_offers_to_open_it(open_page, model_folder):
     query = f"?model={model_folder}&corpus=everyday&alpha=0.8&prompt=Hello&method=CLAS"
     page = open_page(query)
     expect(page.locator("#offer")).to_contain_text("tiny-chat")
-    expect(page.locator("#strength output")).to_have_text("0.50")
+    expect(page.locator("#strength output")).to_contain_text("0.50")
     page.click("#accept")
     expect(page.locator("#model-line")).to_contain_text("tiny-chat: ", timeout=60_000)
-    expect(page.locator("#strength output")).to_have_text("0.80")
+    expect(page.locator("#strength output")).to_contain_text("0.80")
     expect(page.locator("#prompt textarea")).to_have_value("Hello")
     expect(page.locator("#offer")).to_be_hidden()
     again = open_page(query)  # it is open now
     expect(again.locator("#model-line")).to_contain_text("tiny-chat: ")
-    expect(again.locator("#strength output")).to_have_text("0.80")
+    expect(again.locator("#strength output")).to_contain_text("0.80")
 
 
 def test_a_link_to_an_authors_own_text_says_so(open_page):
     page = open_page("?corpus=theirs.tsv&alpha=0.8")
     expect(page.locator(".toast-body")).to_contain_text("author's own text, theirs.tsv")
-    expect(page.locator("#strength output")).to_have_text("0.50")
+    expect(page.locator("#strength output")).to_contain_text("0.50")
 
 
 def test_stop_works_in_the_queue(open_page, slow_model):

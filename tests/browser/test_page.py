@@ -5,6 +5,8 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
+from clas_core.ui.behind import first
+
 pytestmark = pytest.mark.browser
 
 
@@ -32,14 +34,136 @@ def points(page: Page) -> list[list[float]]:
     )
 
 
+def stored_at(studio, alpha, code="sw"):
+    cells = first.stored_cells(studio, code).values()
+    return next(cell["view"] for cell in cells if cell["alpha"] == alpha)
+
+
+def expect_panes(page: Page, view) -> None:
+    for number, pane in enumerate(view["panes"]):
+        text = "".join(text for text, *_ in pane["spans"]).lstrip()
+        shown = page.locator(".pane-text").nth(number)
+        expect(shown).to_have_text(text or pane["empty"])
+
+
 def test_first_screen_is_a_stored_result(open_page, studio):
     page = open_page()
-    stored = studio.first_screen["view"]
-    expect(page.locator(".result-sentence")).to_have_text(stored["sentence"])
-    panes = page.locator(".pane-text").all_text_contents()
-    assert panes == ["".join(t for t, _ in pane["spans"]) for pane in stored["panes"]]
-    expect(page.locator("#strength output")).to_have_text("0.50")
+    view = stored_at(studio, 0.5)
+    expect_panes(page, view)
+    expect(page.locator(".result-sentence")).to_have_text(view["sentence"])
+    expect(page.locator("#strength output")).to_contain_text("0.50")
     expect(page.locator("#detected")).to_contain_text("Swahili, the language of the example")
+    expect(page.locator("#steer-stamp")).to_contain_text("For CLAS, strength 0.5")
+    expect(page.locator(".pane-ask")).to_have_count(3)
+
+
+def test_dragging_changes_the_text_without_the_server(open_page, studio):
+    page = open_page()
+    expect(page.locator("#steer-stamp .stamp")).to_have_attribute("data-current", "true")
+    page.route("**/*", lambda route: None)  # the server says nothing any more
+    for key, alpha in (("End", 2.0), ("Home", -1.0)):
+        page.locator("#strength-range").press(key)
+        expect_panes(page, stored_at(studio, alpha))
+        assert not page.evaluate("document.documentElement.hasAttribute('data-dim-steer')")
+    page.unroute_all(behavior="ignoreErrors")
+
+
+def test_another_example_brings_its_own_answers(open_page, studio):
+    page = open_page()
+    page.locator("#example-languages label", has_text="English").click()
+    expect_panes(page, stored_at(studio, 0.5, "en"))
+    expect(page.locator("#curves figcaption").nth(1)).to_contain_text("English")
+    expect(page.locator("#steer-stamp")).to_contain_text("Stored answers for CLAS")
+
+
+def test_the_slider_speaks_in_words(open_page):
+    page = open_page()
+    output = page.locator("#strength output")
+    for key, word in (("Home", "Other way"), ("End", "Breaks")):
+        page.locator("#strength-range").press(key)
+        expect(output).to_contain_text(word)
+    page.locator(".strength-mark.melts").click()
+    expect(output).to_have_text("Language melts 1.00")
+    page.locator("#switch label", has_text="Lab").click()
+    page.locator("#tau input[type=number]").fill("0.9")
+    expect(output).to_have_text("1.00")  # what is known of one steering says nothing of others
+    expect(page.locator(".curves")).to_be_hidden()
+
+
+def test_the_plots_follow_the_slider(open_page):
+    page = open_page()
+    page.locator("#strength-range").press("End")
+    expect(page.locator(".curves-said")).to_contain_text("30 % of answers right")
+    page.locator(".strength-mark.off").click()
+    expect(page.locator(".curves-said")).to_contain_text("Left alone: 90 % of answers right")
+
+
+def test_one_sweep_to_where_language_melts_and_back(open_page):
+    page = open_page(reduced_motion="no-preference")
+    # The tiny page doesn't open at 0, from which alone it sweeps.
+    page.wait_for_timeout(3000)
+    expect(page.locator("#strength output")).to_contain_text("0.50")
+
+
+def test_every_move_is_answered_by_itself(open_page):
+    page = open_page()
+    page.locator("#switch label", has_text="Lab").click()
+    expect(page.locator("html")).to_have_attribute("data-mode", "lab")  # whose steps are smaller
+    page.locator("#strength-range").press("ArrowRight")
+    stamp = page.locator("#steer-stamp .stamp")
+    expect(stamp).to_have_attribute("data-current", "false")
+    expect(page.locator("#steer-stamp")).to_contain_text("Updating")
+    expect(stamp).to_have_attribute("data-current", "true")
+    expect(page.locator("#steer-stamp")).to_contain_text("strength 0.55")
+    page.locator("#prompt textarea").fill("Anna sees the moon.")
+    expect(page.locator("#steer-stamp")).to_contain_text("Anna sees the moon.")
+    expect(page.locator(".toast-body")).to_have_count(0)
+    page.locator("#prompt textarea").fill("")
+    expect(page.locator("#steer-stamp")).to_contain_text("Write a prompt")
+    expect(page.locator(".toast-body")).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    ("goal", "tab", "words"),
+    [
+        ("forget", "Steer", "CLAS, strength 2, layer 3"),
+        ("write", "Steer", "DiffMean, strength 1"),
+        ("help", "Measure", "CLAS"),
+    ],
+)
+def test_goals_are_one_click_and_a_link(open_page, url, goal, tab, words):
+    page = open_page()
+    page.locator("#goals button").nth(["forget", "write", "help"].index(goal)).click()
+    expect(page).to_have_url(f"{url}#goal={goal}&tab={tab.lower()}")
+    for one in (page, open_page(f"#goal={goal}&tab={tab.lower()}")):
+        expect(one.get_by_role("tab", name=tab)).to_have_attribute("aria-selected", "true")
+        if tab == "Steer":
+            expect(one.locator("#steer-stamp")).to_contain_text(words)
+            expect(one.locator("#steer-stamp .stamp")).to_have_attribute("data-current", "true")
+            assert one.locator(".pane-text").count() >= 2
+
+
+def test_links_run_and_keep_tab_layer_and_language(open_page):
+    page = open_page("?alpha=1.3&target=ar&prompt=Anna#tab=map&layer=1")
+    expect(page.get_by_role("tab", name="Map")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#map-stamp")).to_contain_text("strength 1.3, layer 3, seen at layer 1")
+    page.get_by_role("tab", name="Steer").click()
+    expect(page.locator("#steer-stamp")).to_contain_text("strength 1.3, layer 3, Arabic: “Anna”")
+    expect(page.locator("#steer-stamp .stamp")).to_have_attribute("data-current", "true")
+    page.locator("#as-link").click()
+    expect(page.locator("#link textarea, #link input")).to_have_value(
+        re.compile("target=ar.*layer=1$")
+    )
+
+
+def test_where_the_texts_part_is_shown_as_bars(open_page):
+    page = open_page()
+    page.locator("#strength-range").press("End")
+    expect(page.locator(".parting-side")).to_have_count(2)
+    expect(page.locator(".parting-side li")).to_have_count(8)
+    expect(page.locator(".result-measured")).to_be_hidden()
+    page.locator("#switch label", has_text="Lab").click()
+    expect(page.locator(".result-measured")).to_contain_text("nats")
 
 
 def test_generate_marks_differences_and_shows_the_strip(open_page):
@@ -49,8 +173,9 @@ def test_generate_marks_differences_and_shows_the_strip(open_page):
     page.locator("#control input").check()
     generate(page)
     expect(page.locator(".pane")).to_have_count(3)
+    page.locator("#switch label", has_text="Lab").click()
     expect(page.locator(".strip-cell").first).to_be_visible()
-    expect(page.locator(".result-sentence")).to_contain_text("nats")
+    expect(page.locator(".result-measured")).to_contain_text("nats")
 
 
 def test_off_gives_the_same_text_twice(open_page):
@@ -59,15 +184,16 @@ def test_off_gives_the_same_text_twice(open_page):
     expect(page.locator("#strength output")).to_have_text("Off")
     expect(page.locator("#summary")).to_contain_text("× 1.00")
     generate(page)
-    unsteered, steered = page.locator(".pane-text").all_text_contents()
-    assert unsteered == steered
-    expect(page.locator(".result-sentence")).to_have_text("Identical text; no shift at any token.")
+    assert len(set(page.locator(".pane-text").all_text_contents())) == 1
+    expect(page.locator(".result-sentence")).to_have_text(
+        "Both texts are the same; nothing in it moved."
+    )
     expect(page.locator(".pane-text mark")).to_have_count(0)
 
 
 def test_a_models_words_are_never_markup(open_page, studio, monkeypatch):
-    view = {**studio.first_screen["view"]}
-    view["panes"] = [{**pane, "spans": [["<img src=x onerror=alert(1)>", True]]}
+    view = {**stored_at(studio, 0.5)}
+    view["panes"] = [{**pane, "spans": [["<img src=x onerror=alert(1)>", True, "de"]]}
                      for pane in view["panes"]]  # fmt: skip
     view["state"] = "done"
     monkeypatch.setattr(studio, "steer", lambda *_: iter([view]))
@@ -85,7 +211,7 @@ def test_stop_works_at_once(open_page, slow_model):
     page.locator("#stop").click()
     page.wait_for_selector("[data-state=stopped]", timeout=1000)
     expect(page.locator("#generate")).to_be_visible()
-    expect(page.locator(".result-sentence")).to_contain_text("nats")
+    expect(page.locator(".result-measured")).to_contain_text("nats")
     assert page.locator(".strip-cell").count() < 40
 
 
@@ -219,7 +345,7 @@ def test_keyboard_alone(open_page):
     page = open_page()
     page.locator("#strength-range").focus()
     page.keyboard.press("ArrowRight")
-    expect(page.locator("#strength output")).to_have_text("0.55")
+    expect(page.locator("#strength output")).to_contain_text("0.75")
     page.locator("#generate").focus()
     page.keyboard.press("Enter")
     page.wait_for_selector("[data-state=done]")
@@ -241,19 +367,20 @@ def test_bad_prompts_get_one_sentence_and_the_page_goes_on(open_page, prompt, me
 def test_link_and_code_take_the_settings_along(open_page, url):
     page = open_page()
     page.locator("#switch label", has_text="Lab").click()
+    expect(page.locator("html")).to_have_attribute("data-mode", "lab")
     move_strength(page, "ArrowRight", 3)
-    page.locator("#as-link").click()
+    page.locator("#as-link").click()  # in the Lab, which a link's settings open
     link = page.locator("#link textarea, #link input")
-    expect(link).to_have_value(re.compile(rf"^{re.escape(url)}\?.*alpha=0.65"))
+    expect(link).to_have_value(re.compile(rf"^{re.escape(url)}\?.*alpha=0.65.*#tab=steer$"))
     page.locator("#as-code").click()
     expect(page.locator(".cm-content")).to_contain_text("clas.CLAS(alpha=0.65")
     query = link.input_value().removeprefix(url)
     other = open_page(query)
-    expect(other.locator("#strength output")).to_have_text("0.65")
+    expect(other.locator("#strength output")).to_contain_text("0.65")
     expect(other.locator("#lab")).to_be_visible()
 
 
 def test_a_broken_link_says_so(open_page):
     page = open_page("?alpha=many")
     expect(page.locator(".toast-body")).to_contain_text("can't be read")
-    expect(page.locator("#strength output")).to_have_text("0.50")
+    expect(page.locator("#strength output")).to_contain_text("0.50")

@@ -37,6 +37,7 @@ def expect_current(page: Page, kind: str, current: bool = True, timeout: float =
 
 def open_lab(page: Page) -> None:
     page.locator("#switch label", has_text="Lab").click()
+    expect(page.locator("html")).to_have_attribute("data-mode", "lab")
 
 
 def test_two_languages_can_be_opened(open_page, model_folder, tmp_path):
@@ -73,39 +74,35 @@ def test_what_could_not_be_shown_is_said_and_all_tabs_are_as_they_were(
 
 def test_every_streamed_frame_is_a_beginning_of_the_final_text(open_page, slow_model):
     page = open_page()
-    page.locator(".strength-mark.end-high").click()
+    page.locator("#strength-range").press("End")
     page.evaluate(WATCH)
     page.click("#generate")
     page.wait_for_selector("[data-state=done]", timeout=60_000)
-    frames = [frame for frame in page.evaluate("frames_") if len(frame) == 2]
+    frames = [frame for frame in page.evaluate("frames_") if len(frame) == 3]
     assert len({tuple(frame) for frame in frames}) > 3
     started = next(n for n, frame in enumerate(frames) if not any(frame))
     for frame in frames[started:]:
         assert all(last.startswith(text) for text, last in zip(frame, frames[-1]))
 
 
-def test_panes_say_what_they_are_for_and_dim_for_other_settings(open_page):
+def test_panes_say_what_they_are_for_and_follow(open_page, slow_model):
     page = open_page()
     expect(page.locator("#steer-stamp")).to_contain_text("For CLAS, strength 0.5, layer 3, Swahili")
     expect_current(page, "steer")
+    open_lab(page)
     for move in (
-        lambda: page.locator("#strength-range").press("End"),
+        lambda: page.locator("#strength-range").press("ArrowRight"),
         lambda: page.locator("#another").click(),
-        lambda: page.locator("#control input").check(),
+        lambda: page.locator("#control input").uncheck(),
         lambda: page.locator("#seed input").fill("5"),
     ):
         move()
         expect_current(page, "steer", False)
-        expect(page.locator("#steer-stamp")).to_contain_text("press Generate")
-        page.click("#generate")
+        expect(page.locator("#steer-stamp")).to_contain_text("Updating")
         expect_current(page, "steer")
         assert not dimmed(page, "steer")
-        if not page.locator("#lab").is_visible():
-            open_lab(page)
-    page.locator("#seed input").fill("0")
-    expect_current(page, "steer", False)
-    page.locator("#seed input").fill("5")  # what it was
-    expect_current(page, "steer")
+    expect(page.locator("#steer-stamp")).to_contain_text("strength 0.55")
+    expect(page.locator(".pane")).to_have_count(2)
 
 
 def test_a_map_dims_until_it_is_right(open_page, studio, monkeypatch):
@@ -170,7 +167,7 @@ def test_stop_and_generate_at_once(open_page, slow_model):
     page.wait_for_selector("[data-state=done]", timeout=60_000)
     expect(page.locator("#generate")).to_be_visible()
     expect(page.locator("#stop")).to_be_hidden()
-    expect(page.locator(".result-sentence")).to_contain_text("nats")
+    expect(page.locator(".result-measured")).to_contain_text("nats")
 
 
 def test_cancel_and_measure_at_once(open_page, monkeypatch):
@@ -211,7 +208,7 @@ def test_cancel_and_measure_at_once(open_page, monkeypatch):
 def test_what_a_link_asks_for_and_the_page_cannot_show_is_said(open_page, query, field):
     page = open_page(f"?{query}")
     expect(page.locator(".toast-body")).to_contain_text(field)
-    expect(page.locator("#strength output")).to_have_text("0.50")
+    expect(page.locator("#strength output")).to_contain_text("0.50")
 
 
 def test_a_link_is_shown_to_the_last_digit_whatever_was_added_to_it(open_page):
@@ -222,7 +219,7 @@ def test_a_link_is_shown_to_the_last_digit_whatever_was_added_to_it(open_page):
     )
     page = open_page(query)
     expect(page.locator("#prompt textarea")).to_have_value(prompt)
-    expect(page.locator("#strength output")).to_have_text("0.123")
+    expect(page.locator("#strength output")).to_contain_text("0.123")
     page.locator("#as-link").click()
     link = page.locator("#link textarea, #link input")
     expect(link).to_have_value(re.compile("alpha=0.123&.*tau=0.1234567&.*seed=7"))
@@ -238,7 +235,6 @@ def test_reload_and_back_keep_model_settings_prompt_and_tab(open_page, model_fol
     open_it(page, "tiny-chat: ")
     page.locator("#prompt textarea").fill("Hello\nyou")
     page.locator("#strength-range").press("End")
-    expect(page.locator("#steer-stamp .stamp")).to_be_hidden()
     page.get_by_role("tab", name="Neurons").click()
     expect(page).to_have_url(re.compile("#tab=neurons$"))
     page.wait_for_function(
@@ -251,7 +247,7 @@ def test_reload_and_back_keep_model_settings_prompt_and_tab(open_page, model_fol
     page.reload()
     expect(page.locator("#model-line")).to_contain_text("tiny-chat: ")
     expect(page.locator("#mosaic-title")).to_contain_text("Layer 4", timeout=20_000)
-    expect(page.locator("#strength output")).to_have_text("2.00")
+    expect(page.locator("#strength output")).to_contain_text("2.00")
     expect(page.locator("#prompt textarea")).to_have_value("Hello\nyou")
     page.go_back()
     expect(page.get_by_role("tab", name="Steer")).to_have_attribute("aria-selected", "true")

@@ -239,7 +239,7 @@ def test_the_verdict_names_what_is_more_than_chance(comparison):
     (first,) = verdict(comparison)
     assert first.startswith("a task, accuracy: +16.25 points (95 % between ")
     assert " in the mean of 2 languages; better in Spanish; English −5.00 points" in first
-    assert first.endswith("do better in 62% of cases, ties counted half.")
+    assert first.endswith("do better in 62% of cases, where 50% is chance.")
     assert verdict(comparison, "random control 0")[0].startswith("a task, accuracy: +2.50 points")
 
 
@@ -295,7 +295,7 @@ def test_the_report_stands_alone(comparison):
     assert "+30.00" in html
     assert (
         "How often random controls of CLAS (the same numbers on random neurons) did better, "
-        "ties counted half: CLAS 62" in html
+        "where 50% is chance: CLAS 62" in html
     )
     page = html[html.index("</head>") :]
     assert "http://" not in page

@@ -84,7 +84,7 @@ def test_bars_of_an_empty_layer_are_zero():
 
 def test_heatmap_is_the_matrix():
     figure = figures.overlap_heatmap(torch.tensor([[1.0, 0.25], [0.25, 1.0]]), ["en", "th"])
-    assert [list(row) for row in figure.data[0].z] == [[1.0, 0.25], [0.25, 1.0]]
+    assert [list(row) for row in figure.data[0].z] == [[None, 0.25], [0.25, None]]
     assert list(figure.data[0].x) == ["en", "th"]
     assert list(figure.data[0].y) == ["English", "ไทย"]
 

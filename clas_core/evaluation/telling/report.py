@@ -95,7 +95,7 @@ def _measures(comparison: Comparison) -> Iterable[str]:
         if wins:
             whose = f"random controls of {comparison.conditions[0]} ({CONTROL_IS})"
             than = ", ".join(wins)
-            yield f"<p>{escape(f'How often {whose} did better, ties counted half: {than}.')}</p>"
+            yield f"<p>{escape(f'How often {whose} did better, where 50% is chance: {than}.')}</p>"
         if smallest := _smallest(comparison, task, metric):
             yield f"<p>{escape(smallest)}</p>"
         if beside := paper_sentence(task, metric):

@@ -125,7 +125,7 @@ def _sentence(comparison: Comparison, condition: str, task: str, metric: str) ->
     won = comparison.control_wins.get((condition, task, metric))
     if won is not None:
         whose = f"random controls of {comparison.conditions[0]} ({CONTROL_IS})"
-        parts.append(f"{whose} do better in {won:.0%} of cases, ties counted half")
+        parts.append(f"{whose} do better in {won:.0%} of cases, where 50% is chance")
     note = " (less is better)" if metric in LOWER_IS_BETTER else ""
     return f"{task}, {metric}{note}: {'; '.join(parts)}."
 

@@ -32,6 +32,10 @@ METHODS = {  # of clas_core.steering.methods: their name on the page, and what t
 AWAY = ("LAPE",)  # methods that steer away from the anchor
 SPECIFIC = {"any": "of any language", "target": "the language's own", "others": "everyone else's"}
 AUTO = "auto"
+# What makes a steering beside its strength and its language.
+STEERED_BY = (
+    "method", "beta", "gamma", "tau", "shared_from", "specific", "first_layer", "last_layer"
+)  # fmt: skip
 LENGTH = 40  # tokens that the page writes at first
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from html import escape
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 from ...errors import ClasError
 from ...steering.recipe import Recipe, is_added
@@ -19,6 +20,17 @@ def recipe_of(query: Mapping[str, str]) -> Recipe | None:
     """The recipe in a link's query; None if it asks for nothing."""
     asked = {name: value for name, value in query.items() if not is_added(name)}
     return Recipe.from_query(urlencode(asked)) if asked else None
+
+
+def place_of(address: Any) -> dict[str, str]:
+    """What the part of an address behind # says: tab, layer, goal."""
+    return dict(parse_qsl(address.removeprefix("#"))) if isinstance(address, str) else {}
+
+
+def layer_of(place: Mapping[str, str], studio: Studio) -> int | None:
+    """The map's layer that an address names, as far as the model has it."""
+    layer = place.get("layer", "")
+    return min(int(layer), studio.num_layers) if re.fullmatch(r"[0-9]{1,4}", layer) else None
 
 
 def open_already(shelf: Shelf, recipe: Recipe) -> Studio | None:

@@ -113,6 +113,16 @@ class Mapper:
         result = MapResult(layout.coordinates, placed, scores, picture)
         return self._kept.put((plan, result), "map", id(plan), layer)[1]
 
+    def profile(self) -> list[tuple[float, float]]:
+        """Of every layer, unsteered: how far languages are split (silhouette), and the share of
+        translations found. Some seconds at first, for a deep model."""
+        states = self._default_cache().unsteered
+        found = []
+        for layer in range(self.lm.num_layers + 1):
+            score = self._score_of(layer, states.at(layer))
+            found.append((score.silhouette, score.mean_retrieval))
+        return found
+
     @property
     def begun(self) -> bool:
         """Whether the model has read the sentences before."""

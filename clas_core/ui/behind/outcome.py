@@ -8,12 +8,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ...evaluation.judging.comparison import Comparison
+from ...evaluation.judging.comparison import MEAN, Comparison
+from ...evaluation.judging.conditions import CONTROL
 from ...evaluation.judging.finding import Finding
 from ...evaluation.judging.results import main_measures
 from ...evaluation.judging.statistics import Interval
 from ...evaluation.judging.sweep import Ranking, Tried
-from ...evaluation.telling.numbers import signed
+from ...evaluation.telling.numbers import is_share, signed
 from ...evaluation.telling.paper import paper_sentence
 from ...evaluation.telling.report import write_report
 from ...evaluation.telling.tables import from_json, idle_notes, to_csv, to_json, to_latex
@@ -39,6 +40,31 @@ class Outcome:
     def finding(self, task: str, metric: str) -> Finding | None:
         """The finding on a task; None where there were too few languages."""
         return next((f for f in self.findings if (f.task, f.metric) == (task, metric)), None)
+
+    @property
+    def means(self) -> list[dict[str, Any]]:
+        """Of each task with a score of the first task's kind what people ask for first: the mean
+        gain over languages of the first condition (`steered`), of its random controls and of the
+        model merely `asked` in words (None if it wasn't)."""
+        comparison = self.comparison
+        first, *rest = comparison.conditions
+        found = []
+        for task, metric in self.measures:
+            mean = comparison.get(first, task, metric, MEAN)
+            if mean is None or is_share(metric) != is_share(self.measures[0][1]):
+                continue
+            controls = [name for name in rest if name.startswith(CONTROL)]
+            others = [comparison.get(name, task, metric, MEAN) for name in controls]
+            found.append(
+                {
+                    "task": task,
+                    "metric": metric,
+                    "steered": mean,
+                    "controls": [one for one in others if one is not None],
+                    "asked": comparison.get("asked", task, metric, MEAN),
+                }
+            )
+        return found
 
     @property
     def sentences(self) -> list[str]:
@@ -84,8 +110,8 @@ def told(outcome: Outcome) -> str:
         text += (
             f"Of {len(ranking.tried)} settings that were tried, the best changed the "
             f"log-probability of a true answer by {signed(gain.estimate, 3)} nats, on the very "
-            "questions it was picked by, which flatters it. The page opens with the smallest "
-            "setting that is not clearly worse. On questions it was not chosen by: "
+            "questions it was picked by, which flatters it. Told of here is the smallest setting "
+            "that is not clearly worse. On questions it was not chosen by: "
         )
     return text + " ".join(verdict(outcome.comparison))
 

@@ -17,13 +17,14 @@ from .studio import Studio, steering_only
 
 Keys = dict[str, str]  # by what shows results, as in UNKNOWN
 Standing = dict[str, Any]  # what a result is for, as the page's stamp takes it
-UNKNOWN: Keys = dict.fromkeys(("steer", "link", "map", "neurons", "measure"), "?")
+UNKNOWN: Keys = dict.fromkeys(("steer", "link", "map", "neurons", "measure", "curves"), "?")
 
 
 def keys_of(studio: Studio, recipe: Recipe, control: bool = False, layer: Any = None) -> Keys:
     """The key of every kind of result under `recipe`.
 
-    `control`: whether the panes have a random control. `layer`: the map's, its last one by default.
+    `control`: whether the panes have a random control. `layer`: the map's, else
+    the one that it opens at.
     """
     steering, plain = steering_only(recipe, studio.fallback), Recipe()
     counted = ("tau", "tau_mode", "shared_from", "layers")
@@ -37,9 +38,10 @@ def keys_of(studio: Studio, recipe: Recipe, control: bool = False, layer: Any = 
     return {
         "steer": f"{studio.key} {recipe.hash} {int(control)}",
         "link": f"{studio.key} {recipe.hash} 0",
-        "map": f"{studio.key} {steering.hash} {studio.num_layers if layer is None else layer}",
+        "map": f"{studio.key} {steering.hash} {studio.telling_layer if layer is None else layer}",
         "neurons": f"{studio.key} {Recipe(**neurons).hash}",
         "measure": f"{studio.key} {measured.hash}",
+        "curves": f"{studio.key} {dataclasses.replace(measured, alpha=0.0).hash}",
     }
 
 

@@ -24,7 +24,7 @@ from ...model.loading import load
 from ...model.prompts import Rendered, is_chat_model, render
 from ...paths import ASSETS
 from ...running.effects import compare
-from ...running.generation import generate
+from ...running.generation import Step, generate
 from ...steering.methods import bridge_layers
 from ...steering.plan import SteeringPlan
 from ...steering.published import PublishedNeurons, recategorize
@@ -34,16 +34,21 @@ from ...text.languages import get_language
 from . import inputs
 from .choice import Choice, parse_model
 from .examples import examples_of
+from .firing import Fired, can_tell, most_fired, peaks
 from .gate import Gate
 from .kept import Kept
 from .mapper import Mapper
 from .outcome import Outcome, read_outcome, told
+from .parting import find_parting
 from .profile import Profile
+from .stored import Stored
 from .threads import quickest_threads
-from .views import View, control_of, steer_view
+from .unknown import notice_of
+from .views import View, asked_pane, control_of, steer_view
 
 VILLAGE = ASSETS / "village"
 FRAME = 1 / 15  # seconds between two updates of a streaming text
+ANSWER = 24  # tokens that an answer to the question beside the prompt may take
 
 
 class Studio:
@@ -66,7 +71,7 @@ class Studio:
         mapper: Mapper | None = None,
         map_sentences: int | None = None,
         examples: Callable[[str], Sequence[str]] | None = None,
-        first_screen: Mapping[str, Any] | None = None,
+        stored: Stored | None = None,
         settings: Mapping[str, Any] | None = None,
         measured: Outcome | None = None,
     ):
@@ -75,9 +80,10 @@ class Studio:
         self.profile = profile or Profile()
         self.gate = gate or Gate()
         self.examples = examples or examples_of(choice)
-        self.first_screen = first_screen
+        self.stored = stored
         self.collapse: float | None = (settings or {}).get("collapse")
-        self.opening = Recipe.suggested(choice.model) if settings else Recipe()
+        self.suggested = Recipe.suggested(choice.model) if settings else None
+        self.opening = stored.recipe if stored else self.suggested or Recipe()
         self.measured = measured
         self.verdict = told(measured) if measured else ""
         self.example_codes = [code for code in atlas.languages if self.examples(code)]
@@ -96,8 +102,9 @@ class Studio:
         self.neurons = neurons
 
     @classmethod
-    def open(cls, profile: Profile) -> Studio:
-        """Load what the profile names; the embedded model's measured atlas comes with it."""
+    def open(cls, profile: Profile, *, with_stored: bool = True) -> Studio:
+        """Load what the profile names; the embedded model's measured atlas comes with it, and
+        `with_stored` its first screen."""
         model, revision = parse_model(profile.model)
         lm = load(model, revision=revision)
         torch.set_num_threads(profile.threads or quickest_threads(lm))
@@ -112,7 +119,7 @@ class Studio:
             choice,
             Atlas.load(path, lm),
             profile=profile,
-            first_screen=_json(VILLAGE / "first_screen.json"),
+            stored=Stored.load(VILLAGE / "first_screen.json") if with_stored else None,
             settings=settings,
             measured=read_outcome(measured, settings) if settings and measured.is_file() else None,
         )
@@ -133,6 +140,21 @@ class Studio:
     def num_layers(self) -> int:
         """How many decoder layers the model has."""
         return self.lm.num_layers
+
+    @property
+    def telling_layer(self) -> int:
+        """The layer at which the map opens: where most translations are found, if that is stored,
+        else the last."""
+        scores = self.stored.layers if self.stored else None
+        if not scores:
+            return self.num_layers
+        return max(range(len(scores)), key=lambda layer: scores[layer][1])
+
+    def layer_scores(self) -> list[tuple[float, float]]:
+        """The map's two scores of every layer, unsteered: stored, or computed, which takes a while
+        at first."""
+        stored = self.stored.layers if self.stored else []
+        return [(split, found) for split, found in stored] or self.mapper.profile()
 
     @property
     def has_template(self) -> bool:
@@ -165,6 +187,16 @@ class Studio:
             fallback=self.fallback,
             examples=self._example_languages,
         )
+
+    def best_measured(self, values: Mapping[str, Any]) -> tuple[float, str] | None:
+        """The strength that the sweep suggested, and a sentence on it; None where these settings
+        differ from it in more than their strength."""
+        if self.suggested is None:
+            return None
+        best = self.values_of_steering(self.suggested)
+        if any(values[name] != best[name] for name in inputs.STEERED_BY):
+            return None
+        return best["strength"], "Best measured of all that was tried on validation questions"
 
     def is_of(self, recipe: Recipe) -> bool:
         """Whether a link's recipe is for this model and text: never for a visitor's own."""
@@ -202,6 +234,10 @@ class Studio:
                 )
         return values
 
+    def values_of_steering(self, recipe: Recipe) -> dict[str, Any]:
+        """The controls' values that ask for the steering of `recipe`, whatever model it names."""
+        return inputs.from_recipe(recipe, self.num_layers, len(self.codes))
+
     def render(self, recipe: Recipe) -> Rendered:
         """The prompt as the model reads it."""
         prompt = inputs.clean_prompt(recipe.prompt)
@@ -236,6 +272,22 @@ class Studio:
         measured = select(self.atlas, tau, shared_from)
         return measured if self.neurons is None else recategorize(measured, self.neurons)
 
+    def most_fired(self, layer: int, neuron: int) -> list[Fired]:
+        """The map's sentences in which a neuron is highest; none where experts share a layer.
+
+        `layer` and `neuron` count from 0. Runs the model once for each layer.
+        """
+        if not can_tell(self.lm, layer):
+            return []
+        mapper = self.mapper
+
+        def run() -> torch.Tensor:
+            with self.gate.answering():
+                return peaks(self.lm, mapper.texts, layer)
+
+        values = self._mine.get(run, "peaks", layer)
+        return most_fired(values[:, neuron], mapper.texts, mapper.labels)
+
     def summary(self, recipe: Recipe) -> str:
         """One line: what these settings reach."""
         first, end = recipe.layers or bridge_layers(self.num_layers)
@@ -249,13 +301,22 @@ class Studio:
         factors = (1 + recipe.alpha * (m - 1) for m in (recipe.beta, recipe.gamma))
         boost, damp = (f"{factor:.2f}".replace("-", "−") for factor in factors)
         whose = "" if recipe.specific == "any" else f" ({inputs.SPECIFIC[recipe.specific]})"
-        return (
-            f"In {where}: {counts[SHARED]} shared neurons × {boost}, "
-            f"{counts[SPECIFIC]} language-specific{whose} × {damp}."
-        )
+        shared = f"{counts[SHARED]} shared neurons × {boost}"
+        specific = f"{counts[SPECIFIC]} language-specific{whose} × {damp}"
+        if recipe.beta == 1:
+            return f"In {where}: neurons of one language, {counts[SPECIFIC]}{whose}, × {damp}."
+        return f"In {where}: {shared}, {specific}."
 
-    def steer(self, recipe: Recipe, control: bool, stop: threading.Event) -> Iterator[View]:
+    def steer(
+        self,
+        recipe: Recipe,
+        control: bool,
+        stop: threading.Event,
+        question: Mapping[str, str] | None = None,
+    ) -> Iterator[View]:
         """Generate all panes together; yields what the result panel shows, 15 times a second.
+
+        `question` is put to each of them in the end: {story, ask, asked}, else the stored one.
 
         Ends early once `stop` is set, the last view then having the effects on what was written;
         set before the start, nothing is generated or shown.
@@ -264,6 +325,14 @@ class Studio:
         plans = [None, self.plan(recipe), *([self.plan(recipe, True)] if control else [])]
         if stop.is_set():
             return
+        words = self.stored.vocabulary if self.stored else None
+        spoken = self.language(inputs.AUTO, recipe.prompt)[0]  # which a target may differ from
+
+        def view(step: Step | None, state: str, **more: Any) -> View:
+            return steer_view(
+                recipe, step, rows=len(plans), state=state, vocabulary=words, spoken=spoken, **more
+            )
+
         with self.gate.answering():
             steps = generate(
                 self.lm,
@@ -274,7 +343,7 @@ class Studio:
                 seed=recipe.seed,
                 stop=stop,
             )
-            yield steer_view(recipe, None, rows=len(plans), state="running")
+            yield view(None, "running")
             shown, last = 0.0, None
             while True:
                 with self.lock:
@@ -284,16 +353,58 @@ class Studio:
                 last = step
                 if time.monotonic() - shown >= FRAME:
                     shown = time.monotonic()
-                    yield steer_view(recipe, step, rows=len(plans), state="running")
+                    yield view(step, "running")
             stopped = stop.is_set()
-            effects = []
+            effects, parting = [], None
             written = last.token_ids if last else ()
             for plan, ids in zip(plans[1:], written[1:]):
                 with self.lock:
                     found = compare(self.lm, prompt, written[0], ids, plan, codes=self.codes)
                 effects.append(found)
+            if effects:
+                with self.lock:
+                    peak = int(effects[0].kl.argmax())
+                    parting = find_parting(self.lm, prompt, written[0], written[1], plans[1], peak)
+            question = question or self.question(recipe, spoken)
+            asked = []
+            if question and not stopped:
+                asked = self._ask(question, spoken, plans, stop)
         state = "stopped" if stopped else "done"
-        yield steer_view(recipe, last, rows=len(plans), state=state, effects=effects)
+        done = view(last, state, effects=effects, parting=parting)
+        for pane, answer in zip(done["panes"], asked):
+            pane["asked"] = answer
+        if asked and question:
+            done["story"] = question["story"]
+        if words and last:
+            done["notice"] = notice_of(words, recipe.prompt, last.texts[0], spoken)
+        yield done
+
+    def question(self, recipe: Recipe, spoken: str) -> Mapping[str, str] | None:
+        """What is asked beside a prompt in the language `spoken`: {story, ask, asked}; None if
+        nothing is."""
+        if self.stored is None or recipe.chat == "on":
+            return None
+        return self.stored.question(spoken)
+
+    def _ask(
+        self,
+        question: Mapping[str, str],
+        spoken: str,
+        plans: Sequence[SteeringPlan | None],
+        stop: threading.Event,
+    ) -> list[View]:
+        """Each pane's answer to the question beside the prompt."""
+        asked = f"{question['story']}\n{question['ask']}\n"
+        steps = generate(
+            self.lm, asked, plans, max_new_tokens=ANSWER, stop=stop, stop_at_newline=True
+        )
+        texts: Sequence[str] = ()
+        while True:
+            with self.lock:
+                step = next(steps, None)
+            if step is None:
+                return [asked_pane(question, text, spoken) for text in texts]
+            texts = step.texts
 
 
 class _Owned:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...running.effects import Effects, Span, diff_words, in_nats
+from ...evaluation.tasks.scoring import contains
+from ...running.effects import COLLAPSED, Effects, in_nats
 from ...running.generation import Step
 from ...steering.methods import RandomControl
 from ...steering.recipe import Recipe
 from ...text.languages import get_language
 from .inputs import METHODS
+from .parting import Parting
+from .words import Vocabulary, marked
 
 KINDS = ("unsteered", "steered", "control")
 TITLES = ("Unsteered", "Steered", "Random control")
@@ -25,14 +28,19 @@ def steer_view(
     rows: int,
     state: str,
     effects: Sequence[Effects] = (),
+    parting: Parting | None = None,
+    vocabulary: Vocabulary | None = None,
+    spoken: str = "",
 ) -> View:
     """The result panel's value.
 
     `rows` panes (unsteered, steered and perhaps the control); `state` is "running", "stopped",
-    "done" or "stored". `effects` are those of the steered row, then of the control, once known.
+    "done" or "stored". `effects` are those of the steered row, then of the control, and `parting`
+    is where the first two texts part, once known. With a `vocabulary` words tell their language
+    where it isn't `spoken`, the prompt's.
     """
     texts = step.texts if step else ("",) * rows
-    spans = _marked(texts, recipe.target)
+    spans = marked(texts, spoken if vocabulary else recipe.target, vocabulary)
     running = state == "running"
     panes = [
         {
@@ -41,27 +49,45 @@ def steer_view(
             "note": _note(row, recipe),
             "spans": spans[row],
             "dir": "rtl" if _rtl(effects, row, recipe) else "auto",
-            "lang": _language(effects, row) or recipe.target,
+            "lang": spoken if vocabulary else _language(effects, row) or recipe.target,
             "writing": running and not (step and step.done[row]),
             "empty": "The model ended its text at once.",
-            "badges": _badges(row, step, effects),
+            "badges": _badges(row, step, effects, state, vocabulary is None),
         }
         for row in range(rows)
     ]
-    view: View = {"state": state, "panes": panes, "sentence": "", "facts": [], "strip": None}
+    view: View = {
+        "state": state, "panes": panes, "sentence": "", "measured": "", "facts": [], "strip": None,
+        "parting": None,
+    }  # fmt: skip
     if effects:
-        view["sentence"] = effects[0].sentence
+        view["sentence"] = _sentence(effects[0])
+        view["measured"] = effects[0].sentence
         view["facts"] = _facts(effects)
         view["strip"] = _strip(effects[0], recipe.target)
+    if parting is not None:
+        view["parting"] = parting.as_dict()
     return view
 
 
-def _marked(texts: Sequence[str], code: str) -> list[list[Span]]:
-    """Each text's spans; the first row is compared with the second, all others with the first."""
-    first = texts[0]
-    others = [diff_words(first, text, code) for text in texts[1:]]
-    plain: list[Span] = [(first, False)] if first else []
-    return [others[0][0] if others else plain, *(pair[1] for pair in others)]
+def asked_pane(question: Mapping[str, str], answer: str, code: str) -> View:
+    """What a pane says of the question put to it: whether the asked-for words are in its answer."""
+    right = contains(answer, question["asked"], code) == 1
+    return {"ask": question["ask"], "answer": " ".join(answer.split()), "right": right}
+
+
+def _sentence(effects: Effects) -> str:
+    """What steering did, for who doesn't count in nats."""
+    if effects.changed_share == 0:
+        moved = "its guesses moved" if effects.kl.any() else "nothing in it moved"
+        return f"Both texts are the same; {moved}."
+    before, after = effects.languages
+    said = [f"{effects.changed_share:.0%} of the text changed"]
+    if before and after and before != after:
+        said.append(f"it went from {get_language(before).name} to {get_language(after).name}")
+    if effects.repetition[1] > COLLAPSED and effects.repetition[1] > effects.repetition[0]:
+        said.append("it says the same again and again")
+    return f"{'; '.join(said)}."
 
 
 def _note(row: int, recipe: Recipe) -> str:
@@ -82,16 +108,18 @@ def _rtl(effects: Sequence[Effects], row: int, recipe: Recipe) -> bool:
     return get_language(_language(effects, row) or recipe.target).rtl
 
 
-def _badges(row: int, step: Step | None, effects: Sequence[Effects]) -> list[str]:
+def _badges(
+    row: int, step: Step | None, effects: Sequence[Effects], state: str, tell_language: bool
+) -> list[str]:
     if step is None:
         return []
     count = len(step.token_ids[row])
     badges = [f"{count} token{'' if count == 1 else 's'}"]
-    if effects and row <= len(effects):
+    if state in ("done", "stored") and not step.done[row]:
+        badges = [f"cut at {badges[0]}"]
+    if tell_language and effects and row <= len(effects):
         code = _language(effects, row)
         badges.insert(0, get_language(code).name if code else "language unclear")
-    if row and row <= len(effects):
-        badges.append(f"{effects[row - 1].changed_share:.0%} of tokens changed")
     return badges
 
 

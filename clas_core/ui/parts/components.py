@@ -1,5 +1,5 @@
-"""Components of our own: a Plotly panel, the strength slider, the result of a steering, a fold,
-what is set now and what a result is for.
+"""Components of our own: a Plotly panel, the strength slider, the result of a steering and what is
+stored of it, a fold, what is set now and what a result is for.
 
 Each is a `gr.HTML` with a fixed template whose value is data: the JavaScript beside it fills the
 template by `textContent`, so nothing that a model says is ever read as markup. Data of more than
@@ -20,26 +20,29 @@ import gradio as gr
 from plotly import graph_objects as go
 
 from ..behind.views import View
+from ..behind.words import PALETTE
 from .plotly_file import PLOTLY_JS
 
 _KEYS = "Arrow keys go from mark to mark, Enter chooses."
 _STATIC = Path(__file__).parent / "static"
 
 
-def plotly_panel(*, height: int, replay: str = "", **options: Any) -> gr.HTML:
+def plotly_panel(*, height: int, replay: str = "", wheel: bool = False, **options: Any) -> gr.HTML:
     """A Plotly figure that keeps its zoom, glides when told to, and tells what was clicked.
 
     Its marks are reached by arrow keys too: each is spoken as its hover says it, and Enter clicks.
 
     Its value is made by `figure_value`. `.select(f)`: f gets a `gr.EventData` whose `_data` has
     trace, x, y and key (the point's customdata). `replay`: label of a button that glides again.
+    `wheel`: a mouse wheel zooms.
     """
     library = escape(f"gradio_api/file={PLOTLY_JS}", quote=True)
     button = f'<button type="button" class="plotly-panel-replay" hidden>{replay}</button>'
     return _scripted(
         "plotly_panel.js",
         # In the markup, for properties of a panel that is updated before it is shown are lost.
-        f'<div class="plotly-panel" style="--height: {height}px" data-library="{library}">'
+        f'<div class="plotly-panel" style="--height: {height}px" data-library="{library}"'
+        f"{' data-wheel' if wheel else ''}>"
         '<div class="plotly-panel-plot" role="application" tabindex="0"></div>'
         f'<p class="plotly-panel-keys">{_KEYS}</p><p class="plotly-panel-said" role="status"></p>'
         f"{button if replay else ''}</div>",
@@ -64,9 +67,15 @@ def strength_slider(
     high: float,
     step: float,
     marks: Sequence[dict[str, Any]],
+    zones: Mapping[str, float | None] | None = None,
+    coarse: float | None = None,
     **options: Any,
 ) -> gr.HTML:
-    """A wide slider with labelled marks: dicts of value, label, kind and title."""
+    """A wide slider with labelled marks: dicts of value, label, kind and title.
+
+    `zones`: {melts, breaks}, from where on the words that it says hold; without any it says
+    numbers. `coarse`: its step while the Lab is closed.
+    """
     return _scripted(
         "strength.js",
         '<div class="strength"><div class="strength-head">'
@@ -77,6 +86,8 @@ def strength_slider(
         high=high,
         step=step,
         marks=list(marks),
+        zones=zones,
+        coarse=coarse,
         **options,
     )
 
@@ -90,12 +101,45 @@ def result_panel(value: str | None, **options: Any) -> gr.HTML:
     """Panes side by side and what steering did; its values are made by `result_value`."""
     return _scripted(
         "result.js",
-        '<div class="result"><div class="result-panes"></div>'
-        '<p class="result-sentence" role="status"></p>'
-        '<dl class="result-facts"></dl><div class="result-strip"></div></div>',
+        '<div class="result"><div class="result-panes"></div><p class="result-story"></p>'
+        '<p class="result-sentence" role="status"></p><div class="result-notice" hidden></div>'
+        '<section class="result-parting" hidden></section>'
+        '<div class="in-lab"><p class="result-measured"></p>'
+        '<dl class="result-facts"></dl><div class="result-strip"></div></div></div>',
+        value,
+        palette=PALETTE,
+        **options,
+    )
+
+
+def stored_panel(value: str, **options: Any) -> gr.HTML:
+    """Not seen: holds the answers that need no run, for `result_panel` to show.
+
+    Its values are made by `stored_value`.
+    """
+    return _scripted("stored.js", "<span hidden></span>", value, **options)
+
+
+def stored_value(cells: Mapping[str, Any], sweep: float | None = None) -> str:
+    """Stored answers, and how far the strength sweeps over them once at opening, if it does."""
+    return json.dumps({"cells": cells, "sweep": sweep}, ensure_ascii=False)
+
+
+def curves_panel(value: str | None, **options: Any) -> gr.HTML:
+    """Two small plots over strength, which follow the slider; its values are made by
+    `curves_value`."""
+    return _scripted(
+        "curves.js",
+        '<div class="curves"><div class="curves-body"></div><p class="curves-said"></p>'
+        '<p class="curves-key"></p></div>',
         value,
         **options,
     )
+
+
+def curves_value(curves: Mapping[str, Any] | None) -> str | None:
+    """What a `curves_panel` shows, of what `first.curves` returns."""
+    return None if curves is None else json.dumps(curves)
 
 
 def now_panel(value: str, **options: Any) -> gr.HTML:

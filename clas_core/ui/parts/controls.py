@@ -12,6 +12,9 @@ import gradio as gr
 
 from ...text.languages import get_language
 from ..behind import inputs
+from ..behind.goals import zones
+from ..behind.standing import keys_of
+from ..behind.stored import STEP, Marks
 from ..behind.studio import Studio
 from .components import strength_slider
 from .markup import markup
@@ -43,9 +46,8 @@ class Controls:
 
     def renew(self, studio: Studio, values: dict[str, Any]) -> dict[Any, Any]:
         """Updates for another model: its ranges, and these values but the system prompt's."""
-        default = studio.defaults()["strength"]
         more: dict[str, dict[str, Any]] = {
-            "strength": {"marks": _marks(default, studio.collapse)},
+            "strength": scale(studio, values),
             "language": {"choices": _languages(studio)},
             "shared_from": _shared_range(studio),
             "chat": {"visible": studio.has_template},
@@ -73,8 +75,9 @@ def named(values: tuple[Any, ...]) -> dict[str, Any]:
     return dict(zip(NAMES, values))
 
 
-def build_controls(studio: Studio, key: gr.State) -> Controls:
-    """Draw all settings of the Lab at the studio's defaults; `key` holds which studio it is."""
+def build_controls(studio: Studio, key: gr.State, prompt: str) -> Controls:
+    """Draw all settings of the Lab at the studio's defaults; `key` holds which studio it is, and
+    `prompt` is what the page opens with."""
     start = studio.defaults()
     made: dict[str, Any] = {}
     made["strength"] = strength_slider(
@@ -82,7 +85,7 @@ def build_controls(studio: Studio, key: gr.State) -> Controls:
         low=inputs.ALPHA[0],
         high=inputs.ALPHA[1],
         step=0.05,
-        marks=_marks(start["strength"], studio.collapse),
+        **scale(studio, {**start, "prompt": prompt}),
         elem_id="strength",
     )
     summary = markup(elem_classes="summary", elem_id="summary")
@@ -185,17 +188,46 @@ def _languages(studio: Studio) -> list[tuple[str, str]]:
     return [("Detect from the prompt", inputs.AUTO), *map(_language_choice, studio.codes)]
 
 
-def _marks(default: float, collapse: float | None) -> list[dict[str, Any]]:
+def scale(studio: Studio, values: dict[str, Any]) -> dict[str, Any]:
+    """The slider's marks, the words it says and its step in Explore, under these settings."""
+    code = studio.language(values["language"], values["prompt"])[0]
+    known = zones(studio, code, values)
+    return {
+        "marks": _marks(studio, values, known),
+        "zones": known and {**vars(known), "key": keys_of(studio, studio.recipe(values))["curves"]},
+        "coarse": STEP if studio.stored else None,
+    }
+
+
+def _marks(studio: Studio, values: dict[str, Any], known: Marks | None) -> list[dict[str, Any]]:
     low, high = inputs.ALPHA
-    marks = [
-        {"value": low, "label": "−1", "kind": "end-low", "title": "Steer the other way"},
-        {"value": 0.0, "label": "Off", "kind": "off", "title": "The model as it is"},
-        {"value": default, "label": "Default", "kind": "default", "title": "Default strength"},
-    ]
-    if collapse is not None and low < collapse <= high:
-        title = "From here on true answers are less than half as likely (measured)"
-        marks.append({"value": collapse, "label": "Breaks", "kind": "collapse", "title": title})
-    if collapse is None or collapse < high - 0.5:
+    far = {"value": low, "label": "−1", "kind": "end-low", "title": "Steer the other way"}
+    off = {"value": 0.0, "label": "Off", "kind": "off", "title": "The model as it is"}
+    marks: list[dict[str, Any]] = [far, off]
+    best = studio.best_measured(values)
+    if best is not None:
+        strength, sentence = best
+        marks.append({"value": strength, "label": "best", "kind": "best", "title": sentence})
+    if known is not None:
+        melts = "From here on under nine in ten words of new stories are in the prompt's language"
+        breaks = "From here on under half as many questions are answered rightly"
+        for value, label, kind, title in (
+            (known.melts, "melts", "melts", melts),
+            (known.breaks, "breaks", "breaks", breaks),
+        ):
+            if value is not None:
+                marks.append({"value": value, "label": label, "kind": kind, "title": title})
+        far["label"] = "other way"
+    elif best is None:
+        default = studio.defaults()["strength"]
+        if default:
+            title = "Default strength"
+            marks.append({"value": default, "label": "Default", "kind": "default", "title": title})
+        collapse = studio.collapse
+        if studio.stored is None and collapse is not None and low < collapse <= high:
+            title = "From here on true answers are less than half as likely (measured)"
+            marks.append({"value": collapse, "label": "Breaks", "kind": "collapse", "title": title})
+    if all(mark["value"] < high - 0.5 for mark in marks):
         marks.append({"value": high, "label": "2", "kind": "end-high", "title": "Strongest"})
     return marks
 

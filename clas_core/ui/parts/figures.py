@@ -6,17 +6,25 @@ Colours of text, grid and background are left to the page, so that dark mode can
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from plotly import graph_objects as go
 from torch import Tensor
 
 from ...atlas.selection import CATEGORIES, PARTIAL, SHARED, SPECIFIC
+from ...evaluation.judging.statistics import Interval
 from ...evaluation.telling.labels import as_label
+from ...evaluation.telling.numbers import is_share, scaled
 from ...text.languages import get_language
 
-CATEGORY_COLOURS = ("#A7A7A7", "#D55E00", "#56B4E9", "#0072B2")  # Okabe-Ito, dead in grey
-CATEGORY_NAMES = ("dead", "one language only", "some languages", "shared")
+CATEGORY_COLOURS = (
+    "#A7A7A7",
+    "#D55E00",
+    "#56B4E9",
+    "#0072B2",
+)  # Okabe-Ito; rare in grey
+CATEGORY_NAMES = ("rarely used", "one language only", "some languages", "shared")
 _MARGIN = {"l": 8, "r": 8, "t": 8, "b": 8}
 
 
@@ -179,20 +187,23 @@ def category_bars(counts: Tensor, bridge: tuple[int, int], chosen: int | None = 
 
 
 def overlap_heatmap(overlap: Tensor, languages: Sequence[str]) -> go.Figure:
-    """Jaccard overlap [languages, languages] of the sets of active neurons."""
+    """Jaccard overlap [languages, languages] of the sets of active neurons; a language with itself
+    is left out, or the scale would be all its own."""
     names = [as_label(get_language(code).native) for code in languages]
     figure = _blank()
     figure.add_heatmap(
-        z=[[round(v, 3) for v in row] for row in overlap.tolist()],
+        z=[
+            [None if x == y else round(v, 3) for x, v in enumerate(row)]
+            for y, row in enumerate(overlap.tolist())
+        ],
         x=[as_label(code) for code in languages],
         y=names,
         customdata=[names] * len(names),
         colorscale="Cividis",
-        zmin=0,
-        zmax=1,
         xgap=1,
         ygap=1,
-        colorbar={"thickness": 10, "outlinewidth": 0, "tickvals": [0, 0.5, 1]},
+        hoverongaps=False,
+        colorbar={"thickness": 10, "outlinewidth": 0, "tickformat": ".0%"},
         hovertemplate="%{y} and %{customdata}: %{z:.0%} of active neurons in common<extra></extra>",
     )
     figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True, dtick=1)
@@ -271,6 +282,87 @@ def _parallels(after: Tensor, chosen: Sequence[int], labels: Sequence[str]) -> d
         "hoverinfo": "skip",
         "showlegend": False,
     }
+
+
+def means_figure(means: Sequence[dict[str, Any]], labels: Sequence[str], name: str) -> go.Figure:
+    """A row a task, named by `labels`: the mean gain of the method `name` as a dot with its
+    interval, among those of random neurons; zero is marked. `means`: as `Outcome.means`."""
+    figure = _blank()
+    rows = [as_label(label) for label in labels]
+    metric = means[0]["metric"]
+    controls = [(row, one) for row, mean in zip(rows, means) for one in mean["controls"]]
+    figure.add_scatter(
+        x=[scaled(one.gain.estimate, metric) for _, one in controls],
+        y=[row for row, _ in controls],
+        name="the same on random neurons",
+        mode="markers",
+        marker={"size": 11, "color": "#A7A7A7", "line": {"width": 1, "color": "#6f6f6a"}},
+        hovertemplate="%{y}<br>%{x:+.2f}<extra>%{fullData.name}</extra>",
+    )
+    steered = [mean["steered"].gain for mean in means]
+    known = [gain if gain.is_known else Interval(gain.estimate, *(gain.estimate,) * 2)
+             for gain in steered]  # fmt: skip
+    figure.add_scatter(
+        x=[scaled(gain.estimate, metric) for gain in steered],
+        y=rows,
+        name=as_label(name),
+        mode="markers",
+        marker={"size": 15, "color": "#D55E00"},
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": [scaled(gain.high - gain.estimate, metric) for gain in known],
+            "arrayminus": [scaled(gain.estimate - gain.low, metric) for gain in known],
+            "thickness": 2.5,
+            "color": "#D55E00",
+        },
+        hovertemplate="%{y}<br>%{x:+.2f}<extra>%{fullData.name}</extra>",
+    )
+    figure.add_vline(x=0, line_width=2, line_color="#7F7F7F")
+    unit = "points" if is_share(metric) else metric
+    figure.update_layout(
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}, hovermode="closest",
+        margin={**_MARGIN, "t": 34},
+    )  # fmt: skip
+    figure.update_xaxes(title=as_label(f"mean gain, in {unit}; 0 is the model left alone"),
+                        zeroline=False, automargin=True)  # fmt: skip
+    figure.update_yaxes(automargin=True, autorange="reversed", showgrid=False)
+    return figure
+
+
+def layers_figure(scores: Sequence[tuple[float, float]], at: int, reach: int) -> go.Figure:
+    """Two scores over the layers: [layers + 1] pairs of how far languages are split (silhouette)
+    and how many translations are found (retrieval). `at`: the layer that is shown. `reach`: the
+    first layer whose states steering moves."""
+    figure = _blank()
+    layers = list(range(len(scores)))
+    lines = (("split by language", 0, "#D55E00"), ("mixed by meaning", 1, "#0072B2"))
+    for name, place, colour in lines:
+        figure.add_scatter(
+            x=layers,
+            y=[round(pair[place], 3) for pair in scores],
+            customdata=layers,
+            name=name,
+            mode="lines+markers",
+            line={"width": 2.5, "color": colour, "dash": "dot" if place == 0 else "solid"},
+            marker={"size": 7, "color": colour},
+            hovertemplate="Layer %{x}: %{y:.2f}<extra>%{fullData.name}</extra>",
+        )
+    figure.add_vrect(
+        x0=reach - 0.5, x1=len(scores) - 0.5, fillcolor="#E69F00", opacity=0.14, line_width=0,
+        layer="below",
+    )  # fmt: skip
+    figure.add_vline(x=at, line_width=2, line_color="#7F7F7F")
+    figure.update_layout(
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}, hovermode="closest",
+        margin={**_MARGIN, "t": 30},
+    )  # fmt: skip
+    figure.update_xaxes(
+        title="layer", dtick=1 if len(layers) <= 16 else None, showgrid=False, automargin=True,
+        range=[-0.5, len(layers) - 0.5],
+    )  # fmt: skip
+    figure.update_yaxes(range=[min(0, *(p[0] for p in scores)) - 0.05, 1], automargin=True)
+    return figure
 
 
 def _name_places(points: Tensor, rows: Sequence[list[int]]) -> Tensor:

@@ -12,6 +12,7 @@ from ...evaluation.judging.finding import Finding
 from ...evaluation.judging.items import LOWER_IS_BETTER
 from ...evaluation.judging.results import main_measures
 from ...evaluation.judging.statistics import Interval
+from ...evaluation.tasks import KINDS
 from ...evaluation.telling.numbers import is_share, name_of, number, scaled, signed
 from ...evaluation.telling.tables import cell_text, render, score_text
 from ...evaluation.telling.verdict import headline
@@ -30,6 +31,29 @@ def verdict_markup(outcome: Outcome) -> str:
     )
     lines = "".join(f"<li>{escape(sentence)}</li>" for sentence in outcome.sentences)
     return f'<div class="verdict" role="status"><p>{head}</p><ul>{lines}</ul></div>'
+
+
+def summary_markup(outcome: Outcome) -> str:
+    """The answer in one sentence, and what merely asking in words does, apart."""
+    comparison = outcome.comparison
+    name, said = comparison.conditions[0], headline(comparison)
+    day, model = comparison.about["date"][:10], comparison.about["model"]
+    head = f"Does {name} help {model}? {said[0].upper()}{said[1:]}."
+    parts = []
+    for mean in outcome.means:
+        asked = mean["asked"]
+        if asked is not None:
+            unit = " points" if is_share(mean["metric"]) else ""
+            gain = signed(scaled(asked.gain.estimate, mean["metric"]), 1)
+            parts.append(f"{gain}{unit} ({KINDS[mean['task']].about})")
+    apart = f"Merely asked in words to use the language: {'; '.join(parts)}." if parts else ""
+    below = (
+        f"Means over languages on {comparison.about['split']} questions, measured {day}. {apart}"
+    )
+    return (
+        f'<div class="summary-finding"><p class="finding-head">{escape(head)}</p>'
+        f'<p class="quiet">{escape(below)}</p></div>'
+    )
 
 
 def rho_markup(finding: Finding) -> str:
@@ -87,7 +111,7 @@ def _table(comparison: Comparison, task: str, metric: str, whole: bool) -> str:
         smallest = number(scaled(least[len(least) // 2], metric), metric)
         note = (
             f'<p class="quiet">So many items show a gain of {smallest} or more with 80 % '
-            "certainty in the middle language; smaller ones would go unseen.</p>"
+            "certainty in half of the languages; smaller ones would go unseen.</p>"
         )
     name = escape(f"{task}: {metric}")
     return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
@@ -11,6 +12,7 @@ import gradio as gr
 
 from ...errors import ClasError
 from ...running.separation import Separation
+from ...steering.recipe import Recipe
 from ...text.languages import get_language
 from ..behind.mapper import MapResult
 from ..behind.shelf import Shelf
@@ -18,15 +20,18 @@ from ..behind.standing import UNKNOWN, keys_of, standing, words_of
 from ..behind.studio import Studio
 from ..parts.components import figure_value, plotly_panel, stamp, stamp_value
 from ..parts.controls import STEERING, Controls, named
-from ..parts.figures import map_figure, map_start
-from ..parts.markup import about, in_language, line, markup, table, title
+from ..parts.figures import layers_figure, map_figure, map_start
+from ..parts.markup import about, in_language, line, markup, table, title, warn
+from ..parts.stoppable import Stoppable
 
 ABOUT = """Each mark is one sentence, as the model holds it in mind at the chosen layer. Every
 sentence is there once in each language, with the same meaning. Marks that lie close are alike to
 the model; colour and shape tell the language. The faint dots are the model left alone, the solid
 marks are where steering moves them, in the same unchanged map. A flat map can only hint at a space
-of hundreds of dimensions, so the scores beside it are computed in the full space. Click a mark to
-find its translations."""
+of hundreds of dimensions, so the scores beside it are computed in the full space. Click a mark, or
+type a sentence, to find its translations. Play through the layers to see words turn into meaning
+and back: early on, sentences lie by the language they are written in; in the middle many lie with
+their translations; before the next word is said, languages part again."""
 
 SCORES = (
     ("Silhouette", "how clearly languages form groups, −1 to 1", "silhouette"),
@@ -37,6 +42,10 @@ SCORES = (
 CHOOSE = "Click a mark, or choose one with arrow keys and Enter: its translations appear here."
 BLANK = '{"data": [], "layout": {"xaxis": {"visible": false}, "yaxis": {"visible": false}}}'
 READING = "The model is reading the sentences; a large one takes a while, once."
+BELOW = (
+    "Strength doesn't reach this layer: it moves what comes out of layer {first} and later ones."
+)
+PAUSE = 1.7  # seconds that a layer stays while all of them are played
 WARMING = "The map is getting ready (some seconds, once): this is a first sketch of it."
 
 
@@ -54,18 +63,26 @@ class MapTab:
     layer: gr.Slider
     parallels: gr.HTML
     chosen: gr.State
+    find: gr.Dropdown
+    lines: gr.HTML
+    told: gr.HTML
+    picked: Any  # the event that a layer was clicked on the lines
 
-    def renew(self, studio: Studio) -> dict[Any, Any]:
-        """Updates for another model."""
+    def renew(self, studio: Studio, layer: int | None = None) -> dict[Any, Any]:
+        """Updates for another model; `layer`: the one to open at, if it is asked for."""
         last = studio.num_layers
+        at = studio.telling_layer if layer is None else layer
         return {
             self.panel: BLANK,
             self.scores: "",
             self.note: "",
             self.stamp: None,
-            self.layer: gr.update(maximum=last, value=last, info=_layer_help(studio)),
+            self.layer: gr.update(maximum=last, value=at, info=_layer_help(studio)),
             self.parallels: _parallels(studio, None),
             self.chosen: None,
+            self.find: gr.update(choices=_sentences(studio), value=None),
+            self.lines: BLANK,
+            self.told: "",
         }
 
 
@@ -76,16 +93,43 @@ def build_map(shelf: Shelf, controls: Controls, prompt: gr.Textbox, tab: gr.Stat
     made = stamp("map", "Updating …")
     with gr.Row(elem_classes="two"):
         with gr.Column(scale=5, elem_id="map-card", min_width=400):
-            panel = plotly_panel(height=560, replay="▶ Replay the move", elem_id="map")
+            find = gr.Dropdown(
+                _sentences(studio), value=None, label="Find a sentence", filterable=True,
+                elem_id="map-find",
+            )  # fmt: skip
+            panel = plotly_panel(height=560, replay="▶ Replay the move", wheel=True, elem_id="map")
             parallels = markup(_parallels(studio, None), elem_id="parallels")
         with gr.Column(scale=3, min_width=340):
             layer = gr.Slider(
-                0, studio.num_layers, studio.num_layers, step=1, label="Layer", elem_id="map-layer",
-                info=_layer_help(studio),
+                0, studio.num_layers, studio.telling_layer, step=1, label="Layer",
+                elem_id="map-layer", info=_layer_help(studio),
             )  # fmt: skip
+            with gr.Row(elem_id="map-play-row"):
+                play = gr.Button("▶ Play through the layers", size="sm", elem_id="map-play")
+                halt_button = gr.Button(
+                    "Stop", size="sm", variant="stop", visible=False, elem_id="map-stop"
+                )
+            with gr.Column(elem_classes="figure-card"):
+                told = markup(elem_id="map-told")
+                lines = plotly_panel(height=210, elem_id="map-lines")
             scores = markup(elem_id="scores")
             note = markup(elem_id="map-note")
     chosen = gr.State(None)
+
+    def shown(
+        studio: Studio, result: MapResult, group: Any, recipe: Recipe, at: int
+    ) -> dict[Any, Any]:
+        drawn = dict(zip((panel, scores, note), _shown(studio, result, group)))
+        if at < reach_of(studio, recipe):
+            drawn[note] += line(BELOW.format(first=reach_of(studio, recipe)), "quiet")
+        return drawn
+
+    def over_layers(studio: Studio, recipe: Recipe, at: int) -> dict[Any, Any]:
+        """The two scores over all layers, and what they say of this one."""
+        profile = studio.layer_scores()
+        figure = layers_figure(profile, at, reach_of(studio, recipe))
+        sentence = _in_a_word(profile, at)
+        return {lines: figure_value(figure, sentence), told: title("Over the layers", sentence)}
 
     def redraw(
         open_tab: str, at: Any, group: Any, text: str, key: Any, *values: Any
@@ -109,18 +153,18 @@ def build_map(shelf: Shelf, controls: Controls, prompt: gr.Textbox, tab: gr.Stat
                 yield unfinished(READING)
             result = studio.mapper.compute(plan, at, patient=False)
             if result.provisional:
-                drawn = dict(zip((panel, scores, note), _shown(studio, result, group)))
-                yield {**drawn, **unfinished(WARMING)}
+                yield {**shown(studio, result, group, recipe, at), **unfinished(WARMING)}
                 result = studio.mapper.compute(plan, at)
-            drawn = dict(zip((panel, scores, note), _shown(studio, result, group)))
+            drawn = shown(studio, result, group, recipe, at)
             yield {**drawn, made: stamp_value(standing(mine, words=words))}
+            yield over_layers(studio, recipe, at)
         except ClasError as error:
             yield unfinished(str(error))
 
     arguments = {
         "fn": redraw,
         "inputs": [tab, layer, chosen, prompt, key, *controls.all],
-        "outputs": [panel, scores, note, made],
+        "outputs": [panel, scores, note, made, lines, told],
         "show_progress": "hidden",
         "concurrency_limit": 2,
         "concurrency_id": "map",
@@ -137,8 +181,77 @@ def build_map(shelf: Shelf, controls: Controls, prompt: gr.Textbox, tab: gr.Stat
             group = None
         return group, _parallels(studio, group)
 
-    panel.select(choose, key, [chosen, parallels], show_progress="hidden").then(**arguments)
-    return MapTab(moves, arguments, panel, scores, note, made, layer, parallels, chosen)
+    def find_it(group: Any, key: Any) -> tuple[Any, Any]:
+        return group, _parallels(shelf.get(key), group if isinstance(group, int) else None)
+
+    def click_layer(event: gr.EventData) -> Any:
+        at = event._data.get("key") if isinstance(event._data, dict) else None
+        return at if isinstance(at, int) else gr.skip()
+
+    def through(
+        halt: threading.Event, at_first: Any, group: Any, text: str, key: Any, *values: Any
+    ) -> Iterator[dict[Any, Any]]:
+        """Layer after layer. Each is for what was set when it began, whatever the layer."""
+        try:
+            studio = shelf.get(key)
+            recipe = studio.recipe({**named(values), "prompt": text})
+            plan, words = studio.plan(recipe), words_of(studio, recipe)
+            keys = [keys_of(studio, recipe, layer=at_first)["map"]]
+            for at in range(studio.num_layers + 1):
+                result = studio.mapper.compute(plan, at)
+                said = standing(*keys, words=f"For {words}, seen at layer {at}.")
+                drawn = {**shown(studio, result, group, recipe, at), layer: at}
+                yield {**drawn, **over_layers(studio, recipe, at), made: stamp_value(said)}
+                if halt.wait(PAUSE):
+                    return
+        except ClasError as error:
+            warn(error)
+
+    chose = panel.select(choose, key, [chosen, parallels], show_progress="hidden")
+    chose.then(**arguments)
+    found = find.input(find_it, [find, key], [chosen, parallels], show_progress="hidden")
+    found.then(**arguments)
+    Stoppable(play, halt_button).on(
+        play.click, through, [layer, chosen, prompt, key, *controls.all],
+        [panel, scores, note, layer, lines, told, made],
+        concurrency_limit=2, concurrency_id="map",
+    )  # fmt: skip
+    picked = lines.select(click_layer, None, layer, show_progress="hidden")
+    return MapTab(
+        moves, arguments, panel, scores, note, made, layer, parallels, chosen, find, lines, told,
+        picked,
+    )  # fmt: skip
+
+
+def reach_of(studio: Studio, recipe: Recipe) -> int:
+    """The first layer of the map that steering moves: what its first steered block puts out."""
+    return min(studio.plan(recipe).layers, default=studio.num_layers) + 1
+
+
+def _in_a_word(profile: list[tuple[float, float]], at: int) -> str:
+    """What a layer's two scores say, beside those of all layers."""
+    split, found = profile[at]
+    most_split = max(score for score, _ in profile)
+    most_found = max(score for _, score in profile)
+    if found > 0.8 * most_found and found > split:
+        word = "mixed by meaning"
+    elif split > 0.6 * most_split:
+        word = "split by language"
+    else:
+        word = "between the two"
+    return (
+        f"Layer {at}: {word}. {found:.0%} of sentences lie nearest to their own translation; how "
+        f"clearly languages form groups: {split:.2f}".replace("-", "−")
+        + "."
+    )
+
+
+def _sentences(studio: Studio) -> list[tuple[str, int]]:
+    """All sentences to choose from by typing, in every language, each with its number."""
+    mapper = studio.mapper
+    first = list(zip(mapper.english, mapper.groups))[: len(mapper.corpus)]
+    rest = [pair for pair in zip(mapper.texts, mapper.groups) if pair not in first]
+    return [*first, *rest]
 
 
 def _layer_help(studio: Studio) -> str:

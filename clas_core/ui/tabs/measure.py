@@ -27,7 +27,8 @@ from ..behind.studio import Studio
 from ..behind.trial import CONTROLS, Asked, Trial
 from ..parts.components import figure_value, plotly_panel, stamp, stamp_value
 from ..parts.controls import Controls, named
-from ..parts.gains import rho_markup, tables, verdict_markup
+from ..parts.figures import means_figure
+from ..parts.gains import rho_markup, summary_markup, tables, verdict_markup
 from ..parts.markup import about, markup, title
 from ..parts.stoppable import Stoppable
 
@@ -56,15 +57,19 @@ class MeasureTab:
     """`take` asks for the setting that was chosen, which `outcome` holds."""
 
     languages: gr.Dropdown
+    tasks: gr.CheckboxGroup
     outcome: gr.State
     take: gr.Button
     results: _Results
+    finding: _Finding
 
     def renew(self, studio: Studio) -> Updates:
         """Updates for another model."""
         return {
             self.languages: gr.update(choices=_codes(studio), value=_first(studio)),
+            self.tasks: gr.update(value=_ticked(studio)),
             **self.results.show(studio.measured),
+            **self.finding.show(studio.measured),
             self.results.stamp: _opening_stamp(studio),
         }
 
@@ -87,13 +92,15 @@ def build_measure(shelf: Shelf, controls: Controls, prompt: gr.Textbox) -> Measu
     """Build the tab inside the page's blocks; what other tabs need of it."""
     studio, key = shelf.first, controls.key
     local = "local" in studio.profile.models
+    finding = _Finding(studio.measured)
     about(ABOUT)
+    markup('<h3 class="section-title">Measure it yourself</h3>')
     with gr.Row(elem_classes="two"):
         with gr.Column(min_width=280):
             tasks = gr.CheckboxGroup(
                 [(f"{name}: {kind.about}", name) for name, kind in KINDS.items()
                  if kind.needs != "files" or local],
-                value=["village-nli", "village-qa"], label="Tasks", elem_id="measure-tasks",
+                value=_ticked(studio), label="Tasks", elem_id="measure-tasks",
             )  # fmt: skip
             folder = gr.Textbox(
                 label="Folder of a benchmark's files", visible=local, max_lines=1,
@@ -167,14 +174,56 @@ def build_measure(shelf: Shelf, controls: Controls, prompt: gr.Textbox) -> Measu
                 recipe = dataclasses.replace(recipe, **steering_of(chosen))
                 made_for.append(keys_of(studio, recipe)["measure"])
             said = stamp_value(standing(*made_for, words=_for(studio, recipe)))
-            yield {**results.show(trial.outcome), results.stamp: said}
+            shown = {**results.show(trial.outcome), **finding.show(trial.outcome)}
+            yield {**shown, results.stamp: said}
 
     Stoppable(start, cancel).on(
         start.click, measure,
         [tasks, folder, languages, baselines, items, how, prompt, key, *controls.all],
-        results.all, concurrency_limit=8, concurrency_id="measure",
+        [*results.all, *finding.all], concurrency_limit=8, concurrency_id="measure",
     )  # fmt: skip
-    return MeasureTab(languages, results.outcome, results.take, results)
+    return MeasureTab(languages, tasks, results.outcome, results.take, results, finding)
+
+
+class _Finding:
+    """What was found, before anything else: a sentence and a picture. It says what it is of, so
+    that it holds whatever is set now."""
+
+    def __init__(self, measured: Outcome | None) -> None:
+        with gr.Column(elem_id="finding", visible=measured is not None) as self.box:
+            self.summary = markup(elem_id="finding-summary")
+            with gr.Column(elem_classes="figure-card"):
+                self.dots = plotly_panel(height=230, elem_id="finding-dots")
+        self.summary.value, self.dots.value = _found(measured)
+
+    @property
+    def all(self) -> list[Any]:
+        return [self.box, self.summary, self.dots]
+
+    def show(self, outcome: Outcome | None) -> Updates:
+        """Updates that show `outcome`, or nothing."""
+        summary, dots = _found(outcome)
+        visible = gr.update(visible=outcome is not None)
+        return {self.box: visible, self.summary: summary, self.dots: dots}
+
+
+def _found(outcome: Outcome | None) -> tuple[str, str | None]:
+    if outcome is None:
+        return "", None
+    name, means = outcome.comparison.conditions[0], outcome.means
+    if not means:
+        return summary_markup(outcome), None
+    labels = [KINDS[mean["task"]].about for mean in means]
+    drawn = means_figure(means, labels, name)
+    return summary_markup(outcome), figure_value(drawn, f"Mean gain of {name} and random neurons.")
+
+
+def _ticked(studio: Studio) -> list[str]:
+    """The tasks that the open model can do: the village's for who was brought up there, else those
+    on the text that it was measured on."""
+    if studio.choice.model == "village":
+        return ["village-nli", "village-qa"]
+    return [name for name, kind in KINDS.items() if kind.needs == "corpus"]
 
 
 class _Results:
@@ -276,7 +325,8 @@ def _opening_stamp(studio: Studio) -> str | None:
     """What the stored measurement is for: the settings that the page opens with."""
     if studio.measured is None:
         return None
-    recipe = studio.recipe({**studio.defaults(), "prompt": ""})
+    best = studio.values_of_steering(studio.suggested or studio.opening)
+    recipe = studio.recipe({**studio.defaults(), **best, "language": inputs.AUTO, "prompt": ""})
     return stamp_value(standing(keys_of(studio, recipe)["measure"], words=_for(studio, recipe)))
 
 

@@ -26,13 +26,13 @@ from ..parts.figures import (
     layer_mosaic,
     overlap_heatmap,
 )
-from ..parts.markup import about, markup, table, title
+from ..parts.markup import about, in_language, markup, table, title
 
 ABOUT = """Inside each layer are hundreds of neurons. For every language we counted on which share
 of words a neuron fires. Above the threshold τ it counts as active there. A neuron that is active in
 one language only is language-specific, one that is active in all (or as many as you say) is shared,
-one that is active nowhere is dead. Steering acts on the shared and the specific ones of the bridge
-layers. Move the thresholds in the Lab and watch the neurons change sides."""
+one that is active nowhere is rarely used. Steering acts on the shared and the specific ones of the
+bridge layers. Move the thresholds in the Lab and watch the neurons change sides."""
 
 TRIGGERS = ("tau", "shared_from", "first_layer", "last_layer")
 
@@ -207,7 +207,7 @@ def _details(studio: Studio, recipe: Recipe, layer: int, neuron: int) -> str:
             f'<b style="left:{100 * recipe.tau:.1f}%"></b></span>'
         )
         active = "active" if selection.active[layer, k, neuron] else ""
-        mean = f"{mu:.3f}".replace("-", "−")
+        mean = _digits(mu, 3)
         rows.append(
             (
                 escape(get_language(code).native),
@@ -221,7 +221,17 @@ def _details(studio: Studio, recipe: Recipe, layer: int, neuron: int) -> str:
         f"Layer {layer + 1} of {studio.num_layers}, neuron {neuron}{whose}: {category}",
         "the line is τ",
     )
-    return heading + table(("", "fires on", "mean", ""), rows)
+    fired = "".join(
+        f"<li><span>{_digits(one.value, 2)}</span>{in_language(one.text, one.code)}</li>"
+        for one in studio.most_fired(layer, neuron)
+    )
+    below = title("Sentences that fire it most", "its highest value at any of their words")
+    most = f'<div class="fired">{below}<ul class="parallels">{fired}</ul></div>' if fired else ""
+    return heading + table(("", "fires on", "mean", ""), rows) + most
+
+
+def _digits(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}".replace("-", "−")
 
 
 def _clicked(event: gr.EventData, name: str) -> Any:

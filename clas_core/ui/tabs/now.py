@@ -14,21 +14,22 @@ from ..parts.components import now_panel, now_value
 from ..parts.controls import NAMES, Controls, named
 from ..parts.markup import line
 from .map import MapTab
-from .steer import SteerTab, seen
+from .steer import SteerTab, seen, with_control
 
 MOVED = "(...values) => { window.clasMoved(); return values; }"
 SETTLED = "() => window.clasSettle()"
+ANSWERED = "() => window.clasAnswered()"  # with the same as before, of which nobody hears
 
 
 class Now:
-    """`tell`: the arguments of the event that tells what is set, for whoever sets something."""
+    """`tell`: the arguments of the event that tells what is set."""
 
     def __init__(
         self, shelf: Shelf, controls: Controls, steer: SteerTab, map_: MapTab, tab: gr.State
     ) -> None:
         studio = shelf.first
         start = {**studio.defaults(), "prompt": steer.prompt.value}
-        self.panel = now_panel(self.value(studio, start), elem_id="now")
+        self.panel = now_panel(self.value(studio, start, with_control(studio)), elem_id="now")
         self._controls = controls
         controls.summary.value, controls.detected.value = self.sentences(studio, start)
 
@@ -63,7 +64,13 @@ class Now:
             map_.layer.input,
             *controls.moves(NAMES),
         ]
-        gr.on(moves, **self.tell, trigger_mode="always_last").failure(None, js=SETTLED)
+        told = gr.on(moves, **self.tell, trigger_mode="always_last")
+        told.failure(None, js=SETTLED)
+        told.then(None, js=ANSWERED)
+
+    def after(self, event: Any) -> None:
+        """Tell what is set once `event`, which sets something, is done."""
+        event.then(**self.tell).then(None, js=ANSWERED)
 
     def value(
         self, studio: Studio, settings: dict[str, Any], control: bool = False, layer: Any = None
@@ -77,11 +84,13 @@ class Now:
         told = studio.language(settings["language"], settings["prompt"])[1]
         return line(studio.summary(studio.recipe(settings))), line(told)
 
-    def renew(self, studio: Studio, settings: dict[str, Any]) -> dict[Any, Any]:
-        """Updates for another model with these settings."""
+    def renew(
+        self, studio: Studio, settings: dict[str, Any], layer: int | None = None
+    ) -> dict[Any, Any]:
+        """Updates for another model with these settings, and the map's layer if it is another."""
         summary, detected = self.sentences(studio, settings)
         return {
             self._controls.summary: summary,
             self._controls.detected: detected,
-            self.panel: self.value(studio, settings),
+            self.panel: self.value(studio, settings, with_control(studio), layer),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -12,13 +13,16 @@ from ...errors import ClasError
 from ...steering.recipe import Recipe
 from ...text.languages import get_language
 from ..behind import inputs
+from ..behind.first import opening_language, stored_cells, sweep_to
+from ..behind.goals import GOALS
+from ..behind.inputs import AUTO
 from ..behind.library import Library
-from ..behind.links import offer_of, open_already, recipe_of, remembered
+from ..behind.links import layer_of, offer_of, open_already, place_of, recipe_of, remembered
 from ..behind.outcome import Outcome
 from ..behind.shelf import Shelf
 from ..behind.studio import Studio
-from ..parts.components import fold_button, keyboard
-from ..parts.controls import NAMES, build_controls
+from ..parts.components import fold_button, keyboard, stored_value
+from ..parts.controls import NAMES, build_controls, named, scale
 from ..parts.markup import markup, warn
 from ..parts.plotly_file import PLOTLY_JS
 from ..parts.theme import CSS, make_theme
@@ -37,15 +41,28 @@ TABS = ("steer", "map", "neurons", "measure", "model")
 NOT_SHOWN = ClasError("It was measured, but can't be shown: all tabs are as they were.")
 # The tab is in the address, so that a reload, Back and a bookmark open it.
 VISITED = """() => {{
-  if (window.clasOpened && (location.hash || "#tab=steer") !== "#tab={name}")
-    history.pushState(null, "", "#tab={name}");
+  const now = new URLSearchParams(location.hash.slice(1)).get("tab") || "steer";
+  if (window.clasOpened && now !== "{name}") history.pushState(null, "", "#tab={name}");
 }}"""
+GOAL = """(...values) => {{
+  history.replaceState(null, "", "#goal={name}&tab={tab}");
+  window.clasMoved();
+  return values;
+}}"""
+MODE = """(mode) => {
+  document.documentElement.dataset.mode = String(mode).toLowerCase();
+  document.dispatchEvent(new Event("clas-mode"));
+}"""
+OPENED = """() => {
+  window.clasOpened = true;
+  document.dispatchEvent(new Event("clas-opened"));
+}"""
 # Tabs count as visited once the page is there, or once a visitor acts, who may be quicker.
 ADDRESS = """() => {
   for (const act of ["pointerdown", "keydown"])
     addEventListener(act, () => { window.clasOpened = true; }, { once: true, capture: true });
   addEventListener("popstate", () => {
-    const name = location.hash.replace("#tab=", "") || "steer";
+    const name = new URLSearchParams(location.hash.slice(1)).get("tab") || "steer";
     document.getElementById(`${name}-tab-button`)?.click();
   });
   let kept = "";
@@ -83,7 +100,7 @@ def build(studio: Studio) -> gr.Blocks:
             decline = gr.Button("Stay here", size="sm", elem_id="decline")
         with gr.Row(elem_id="frame"):
             with gr.Column(elem_id="side"):
-                controls = build_controls(studio, key)
+                controls = build_controls(studio, key, first_prompt(studio))
                 fold_button("Settings", "#side")
                 keyboard()
             with gr.Column(elem_id="work"), gr.Tabs() as tabs:
@@ -112,18 +129,25 @@ def build(studio: Studio) -> gr.Blocks:
         _follow_tabs(tab, followed)
         change.click(lambda: gr.update(selected="model"), None, tabs, **QUIET)
 
-        def renewed(studio: Studio, values: Settings | None = None, to: str = "steer") -> Updates:
+        def renewed(
+            studio: Studio,
+            values: Settings | None = None,
+            to: str = "steer",
+            by_goal: bool = False,
+            place: dict[str, str] | None = None,
+        ) -> Updates:
             """Everything for another model, with these values if there are any, in the tab `to`."""
+            layer = layer_of(place or {}, studio)
             start = {**studio.defaults(), "prompt": first_prompt(studio)}
             settings = {**start, **(values or {})}
-            lab = any(settings[name] != start[name] for name in NAMES[1:13])
+            lab = not by_goal and any(settings[name] != start[name] for name in NAMES[1:13])
             return {
                 **controls.renew(studio, settings),
                 **steer.renew(studio, settings),
-                **map_.renew(studio),
+                **map_.renew(studio, layer),
                 **neurons.renew(studio),
                 **measure.renew(studio),
-                **now.renew(studio, settings),
+                **now.renew(studio, settings, layer),
                 controls.switch: "Lab" if lab else gr.skip(),
                 model_line: _model_line(studio),
                 key: studio.key,
@@ -152,22 +176,43 @@ def build(studio: Studio) -> gr.Blocks:
 
         def open_page(address: Any, kept: Any, request: gr.Request) -> Updates:
             """What the address asks for; what a reload finds again comes first."""
-            to = str(address).removeprefix("#tab=")
+            place = place_of(address)
+            to = place.get("tab", "steer")
             to = to if to in TABS else "steer"
             # It opens with the first tab: a late answer must not take a visitor back to it.
             here: Updates = unchanged if to == "steer" else {tab: to, tabs: gr.update(selected=to)}
             try:
+                recipe = recipe_of(request.query_params)
+                goal = GOALS.get(place.get("goal", "")) if recipe is None else None
+                if goal is not None:
+                    first = shelf.first
+                    code = opening_language(first, request.headers.get("accept-language", ""))
+                    return renewed(first, goal.settings(first, code), goal.tab, by_goal=True)
                 if (found := remembered(shelf, kept)) is not None:
-                    return renewed(*found, to)
-                if (recipe := recipe_of(request.query_params)) is None:
-                    return here
+                    return renewed(*found, to, place=place)
+                if recipe is None:
+                    return {**here, **in_own_language(request, to, place)}
                 if (known := open_already(shelf, recipe)) is not None:
-                    return renewed(known, known.values_of(recipe), to)
+                    return renewed(known, known.values_of(recipe), to, place=place)
                 sentence = offer_of(shelf, recipe)
             except ClasError as error:
                 warn(f"{error} The page opens with its defaults.", "Not opened")
                 return here
             return {link: recipe, offered: sentence, offer: gr.update(visible=True)}
+
+        def in_own_language(request: gr.Request, to: str, place: dict[str, str]) -> Updates:
+            """The first example in the visitor's language, if the page doesn't open in it; and at
+            the layer that the address names, if it does."""
+            studio = shelf.first
+            code = opening_language(studio, request.headers.get("accept-language", ""))
+            if code == opening_language(studio) and "layer" not in place:
+                return {}
+            text = first_prompt(studio, code)
+            cells = stored_cells(studio, code)
+            return {
+                **renewed(studio, {"prompt": text}, to, place=place),
+                steer.stored: stored_value(cells, sweep_to(studio, code)),
+            }
 
         def accept_link(recipe: Recipe | None) -> tuple[Any, ...]:
             if recipe is None:
@@ -196,7 +241,8 @@ def build(studio: Studio) -> gr.Blocks:
         loaded = page.load(
             open_page, [address, kept], outputs, js=ADDRESS, show_progress="hidden"
         ).then(**settle)
-        loaded.then(None, js="() => { window.clasOpened = true; }")
+        loaded.then(None, js=OPENED)
+        controls.switch.change(None, controls.switch, None, js=MODE)
         for then in follow:
             loaded.then(**then)
         # The direction of what is typed follows its first letter.
@@ -227,8 +273,43 @@ def build(studio: Studio) -> gr.Blocks:
             except ClasError:
                 return gr.skip()
 
+        def pursue(name: str, text: Any, key: Any, *values: Any) -> Updates:
+            """What a goal asks for; all else stays."""
+            try:
+                studio, goal = shelf.get(key), GOALS[name]
+                code = studio.language(AUTO, text)[0]
+                wanted = goal.settings(studio, code)
+                settings = {**named(values), "prompt": text, **wanted}
+                code = studio.language(AUTO, settings["prompt"])[0]
+            except ClasError as error:
+                warn(error)
+                return unchanged
+            chosen = {by_name[one]: settings[one] for one in NAMES if one in wanted}
+            slider = gr.update(value=settings["strength"], **scale(studio, settings))
+            return {
+                **chosen,
+                by_name["strength"]: slider,
+                **steer.follow(studio, code),
+                steer.prompt: settings["prompt"],
+                steer.example: code if code in studio.example_codes else gr.skip(),
+                tab: goal.tab,
+                tabs: gr.update(selected=goal.tab),
+            }
+
         by_name = controls.by_name
+        pursued = [
+            button.click(
+                partial(pursue, name),
+                [steer.prompt, key, *controls.all],
+                [*controls.all, *steer.pursued, tab, tabs, link],
+                js=GOAL.format(name=name, tab=GOALS[name].tab),
+                **QUIET,
+            )
+            for name, button in steer.goals.items()
+        ]
         for done in (
+            *pursued,
+            map_.picked,
             by_name["method"].input(
                 fit_strength,
                 [by_name["method"], by_name["strength"], key],
@@ -238,7 +319,8 @@ def build(studio: Studio) -> gr.Blocks:
             controls.reset.click(reset, key, controls.all, **QUIET),
             measure.take.click(take, [measure.outcome, *controls.all], controls.all, **QUIET),
         ):
-            for then in (now.tell, *follow):
+            now.after(done)
+            for then in follow:
                 done.then(**then)
     return page.queue(max_size=studio.profile.queue, default_concurrency_limit=4, api_open=False)
 

@@ -14,22 +14,44 @@ import gradio as gr
 from ...errors import ClasError
 from ...steering.recipe import Recipe
 from ...text.languages import get_language
+from ..behind import first
+from ..behind.goals import GOALS
 from ..behind.shelf import Shelf
 from ..behind.standing import asked_in_words, keys_of, standing
 from ..behind.studio import Studio
 from ..behind.views import View
-from ..parts.components import result_panel, result_value, stamp, stamp_value
-from ..parts.controls import Controls, build_chat, named
+from ..parts.components import (
+    curves_panel,
+    curves_value,
+    result_panel,
+    result_value,
+    stamp,
+    stamp_value,
+    stored_panel,
+    stored_value,
+)
+from ..parts.controls import Controls, build_chat, named, scale
 from ..parts.markup import about_markup, markup, warn
 from ..parts.stoppable import Stoppable
 
-ABOUT = """The same model answers your prompt twice, in one pass. On the left it is left alone. On
-the right, in its last layers, neurons that work for every language are turned up and neurons that
-work for one language only are turned down, by the strength you choose; below zero it is the other
-way round. Words that differ are marked. Even where the words are the same, the strip below shows
-how far each next-word guess was moved. Nothing in the model itself is changed: set the strength to
-Off and both sides are equal."""
-WHOLE_ADDRESS = "(q) => q && location.origin + location.pathname + q.slice(q.indexOf('?'))"
+CLAIM = "Some neurons of a language model know which language it speaks."
+CALL = "Turn them down and watch."
+ABOUT = """The same model answers your prompt in one pass, side by side: left alone; steered, with
+some neurons turned up or down inside it; and as a check with the same numbers on random neurons.
+Steering here means that neurons which work for one language only are turned down by the strength
+you choose, in the model's last layers; from 1 on they are off, beyond that they work the other way
+round, and below zero they are turned up. Words that differ are marked from the first difference on;
+words of another language carry its colour and its letters. Beside the story the model is asked
+something: does it still know? The two plots say the same of many stories and questions. Nothing in
+the model itself is changed: set the strength to Off and all sides are equal."""
+# A link keeps the tab and the map's layer too.
+WHOLE_ADDRESS = """(q) => {
+  if (!q) return q;
+  const layer = document.querySelector("#map-layer input[type=number]")?.value;
+  const place = new URLSearchParams(location.hash.slice(1));
+  const more = `#tab=${place.get("tab") || "steer"}` + (layer ? `&layer=${layer}` : "");
+  return location.origin + location.pathname + q.slice(q.indexOf("?")).split("#")[0] + more;
+}"""
 MOST_EXAMPLES = 24  # languages that a row of buttons still shows well
 
 
@@ -37,7 +59,7 @@ MOST_EXAMPLES = 24  # languages that a row of buttons still shows well
 class SteerTab:
     """The tab's components that the page brings up to date."""
 
-    intro: gr.HTML
+    about: gr.HTML
     example: gr.Radio
     prompt: gr.Textbox
     fold: gr.Accordion
@@ -49,32 +71,51 @@ class SteerTab:
     control: gr.Checkbox
     taken_for: gr.HTML
     stamp: gr.HTML
+    stored: gr.HTML
+    curves: gr.HTML
+    goals: dict[str, gr.Button]
 
     def renew(self, studio: Studio, values: dict[str, Any]) -> dict[Any, Any]:
         """Updates for another model with these values; the prompt itself is left to the page."""
-        code, choices = _opening(studio), _example_choices(studio)
+        choices = _example_choices(studio)
+        code = studio.language(values["language"], values["prompt"])[0]
         view, made_for = _first_result(studio, values)
         return {
-            self.intro: about_markup(_about(studio)),
+            self.about: about_markup(_about(studio)),
             self.example: gr.update(
-                choices=choices, value=code if choices else None, visible=bool(choices)
+                choices=choices,
+                value=code if code in {one for _, one in choices} else None,
+                visible=bool(choices),
             ),
             self.fold: gr.update(visible=studio.has_template),
             self.sees: seen(studio, values),
             self.another: gr.update(visible=bool(choices)),
-            self.control: False,
+            self.control: with_control(studio),
             self.result: view,
             self.stamp: made_for,
+            **self.follow(studio, code),
             **{box: gr.update(visible=False) for box in self.taken},
             self.taken_for: None,
             self.count: 0,
+        }
+
+    @property
+    def pursued(self) -> list[Any]:
+        """What a goal sets here."""
+        return [self.stored, self.curves, self.prompt, self.example]
+
+    def follow(self, studio: Studio, code: str) -> dict[Any, Any]:
+        """Updates for a prompt in another language: what is stored for it."""
+        return {
+            self.stored: stored_value(first.stored_cells(studio, code)),
+            self.curves: curves_value(first.curves(studio, code)),
         }
 
 
 NOTHING_YET: View = {
     "state": "new",
     "panes": [],
-    "sentence": "Press Generate: both answers appear here.",
+    "sentence": "Press Generate: the answers appear here.",
     "facts": [],
     "strip": None,
 }
@@ -84,41 +125,56 @@ def build_steer(shelf: Shelf, controls: Controls) -> SteerTab:
     """Build the tab inside the page's blocks; what other tabs need of it."""
     studio, key = shelf.first, controls.key
     code = _opening(studio)
-    intro = markup(about_markup(_about(studio)))
+    markup(f'<h2 class="claim">{CLAIM} <span>{CALL}</span></h2>')
+    with gr.Row(elem_id="goals"):
+        goals = {
+            name: gr.Button(goal.title, size="sm", elem_id=f"goal-{name}")
+            for name, goal in GOALS.items()
+        }
     choices = _example_choices(studio)
-    example = gr.Radio(
-        choices,
-        value=code if choices else None,
-        label="Take an example in",
-        elem_id="example-languages",
-        visible=bool(choices),
-    )
-    prompt = gr.Textbox(
-        first_prompt(studio),
-        label="Prompt",
-        info="Ctrl + Enter (on a Mac ⌘ + Enter) generates",
-        lines=3,
-        max_lines=12,
-        max_length=2000,
-        elem_id="prompt",
-        placeholder="Write a short story and a question about it …",
-    )
-    build_chat(studio, controls)
-    with gr.Accordion(
-        "What the model sees", open=False, visible=studio.has_template, elem_id="sees"
-    ) as fold:
-        sees = markup()
-    with gr.Row(elem_id="actions"):
-        run = gr.Button("Generate", variant="primary", elem_id="generate")
-        stop = gr.Button("Stop", variant="stop", visible=False, elem_id="stop")
-        another = gr.Button("Another example", elem_id="another", visible=bool(choices))
-        control = gr.Checkbox(
-            False, label="Add a random control", container=False, elem_id="control"
+    with gr.Column(elem_id="ask"):
+        example = gr.Radio(
+            choices,
+            value=code if choices else None,
+            label="An example in",
+            elem_id="example-languages",
+            visible=bool(choices),
         )
-    start = {**studio.defaults(), "prompt": prompt.value}
-    view, made_for = _first_result(studio, start)
-    made = stamp("steer", "Something else is set now: press Generate.", made_for)
-    result = result_panel(view, elem_id="result")
+        prompt = gr.Textbox(
+            first_prompt(studio),
+            label="Prompt",
+            info="Change it: the answers follow. Ctrl + Enter (on a Mac ⌘ + Enter) generates now",
+            lines=1,
+            max_lines=12,
+            max_length=2000,
+            elem_id="prompt",
+            placeholder="Write a short story and a question about it …",
+        )
+        build_chat(studio, controls)
+        with gr.Accordion(
+            "What the model sees", open=False, visible=studio.has_template, elem_id="sees"
+        ) as fold:
+            sees = markup()
+        with gr.Row(elem_id="actions"):
+            run = gr.Button("Generate", variant="primary", elem_id="generate")
+            stop = gr.Button("Stop", variant="stop", visible=False, elem_id="stop")
+            another = gr.Button("Another example", elem_id="another", visible=bool(choices))
+            again_button = gr.Button("Again", elem_id="again", visible="hidden")
+            control = gr.Checkbox(
+                with_control(studio),
+                label="Add a random control",
+                container=False,
+                elem_id="control",
+            )
+            start = {**studio.defaults(), "prompt": prompt.value}
+            view, made_for = _first_result(studio, start)
+            made = stamp("steer", "Updating …", made_for)
+    cells, sweep = first.stored_cells(studio, code), first.sweep_to(studio, code)
+    with gr.Column(elem_id="shown"):
+        stored = stored_panel(stored_value(cells, sweep), elem_id="stored")
+        result = result_panel(view, elem_id="result")
+        curves = curves_panel(curves_value(first.curves(studio, code)), elem_id="curves")
+        about = markup(about_markup(_about(studio)))
     with gr.Column(visible=False, elem_id="take-away") as take_away:
         gr.Markdown("### Take it away")
         with gr.Row():
@@ -136,38 +192,62 @@ def build_steer(shelf: Shelf, controls: Controls) -> SteerTab:
 
     count = gr.State(0)
 
-    def take(key: Any, code: Any, number: int) -> tuple[Any, int]:
+    def take(step: int, key: Any, code: Any, number: int, *values: Any) -> tuple[Any, ...]:
+        """An example's text, its number, and what is stored of its language."""
         try:
-            return _nth(shelf.get(key), code, number), number
+            studio = shelf.get(key)
+            number = number + 1 if step else 0
+            text = _nth(studio, code, number)
+            settings = {**named(values), "prompt": text}
+            return (
+                text,
+                number,
+                stored_value(first.stored_cells(studio, code)),
+                curves_value(first.curves(studio, code)),
+                gr.update(**scale(studio, settings)),
+            )
         except ClasError as error:
             warn(error)
-            return gr.skip(), number
+            return gr.skip(), number, gr.skip(), gr.skip(), gr.skip()
 
     def generate(
         halt: threading.Event, text: str, add: bool, key: Any, *values: Any
     ) -> Iterator[dict[Any, Any]]:
         try:
-            studio = shelf.get(key)
-            recipe = studio.recipe({**named(values), "prompt": text})
-            made_for = _made_for(studio, recipe, bool(add))
-            for view in studio.steer(recipe, bool(add), halt):
-                yield {result: result_value(view), made: made_for}
+            yield from answer(halt, text, add, key, *values)
         except ClasError as error:
             warn(error, "That can't be done")
 
-    Stoppable(run, stop).on(
-        partial(gr.on, [run.click, prompt.submit]),
-        generate,
-        [prompt, control, key, *controls.all],
-        [result, made],
-        concurrency_limit=4,
-    )
+    def follow(
+        halt: threading.Event, text: str, add: bool, key: Any, *values: Any
+    ) -> Iterator[dict[Any, Any]]:
+        """As `generate`, for a move that nobody pressed a button for."""
+        try:
+            yield from answer(halt, text, add, key, *values)
+        except ClasError as error:
+            yield {made: stamp_value(standing(words=str(error), unfinished=True))}
+
+    def answer(
+        halt: threading.Event, text: str, add: bool, key: Any, *values: Any
+    ) -> Iterator[dict[Any, Any]]:
+        studio = shelf.get(key)
+        recipe = studio.recipe({**named(values), "prompt": text})
+        made_for = _made_for(studio, recipe, bool(add))
+        mine = keys_of(studio, recipe, bool(add))["steer"]
+        for view in studio.steer(recipe, bool(add), halt):
+            yield {result: result_value({**view, "key": mine}), made: made_for}
+
+    answering = Stoppable(run, stop)
+    asked = [prompt, control, key, *controls.all]
+    pressed = partial(gr.on, [run.click, prompt.submit])
+    answering.on(pressed, generate, asked, [result, made], concurrency_limit=4)
+    answering.on(again_button.click, follow, asked, [result, made], concurrency_limit=4)
 
     again: dict[str, Any] = {"queue": False, "trigger_mode": "always_last"}
-    example.select(lambda k, c: take(k, c, 0), [key, example], [prompt, count], **again)
-    another.click(
-        lambda k, c, n: take(k, c, n + 1), [key, example, count], [prompt, count], **again
-    )
+    shown = [prompt, count, stored, curves, controls.by_name["strength"]]
+    at = [key, example, count, *controls.all]
+    example.select(partial(take, 0), at, shown, **again)
+    another.click(partial(take, 1), at, shown, **again)
 
     def taking(shown: Any) -> dict[str, Any]:
         """The event that fills both boxes, which so are for the same settings, and shows one."""
@@ -207,8 +287,9 @@ def build_steer(shelf: Shelf, controls: Controls) -> SteerTab:
     )
     taken = [code_box, link, private]
     return SteerTab(
-        intro, example, prompt, fold, sees, another, result, taken, count, control, taken_for, made
-    )
+        about, example, prompt, fold, sees, another, result, taken, count, control, taken_for, made,
+        stored, curves, goals,
+    )  # fmt: skip
 
 
 def _about(studio: Studio) -> str:
@@ -217,13 +298,12 @@ def _about(studio: Studio) -> str:
 
 def _opening(studio: Studio) -> str:
     """The language that the tab opens with."""
-    return (studio.first_screen or {}).get("language", studio.fallback)
+    return first.opening_language(studio)
 
 
-def first_prompt(studio: Studio) -> str:
-    """The prompt that the tab opens with."""
-    stored = (studio.first_screen or {}).get("prompt")
-    return stored or _nth(studio, _opening(studio), 0)
+def first_prompt(studio: Studio, code: str = "") -> str:
+    """The prompt that the tab opens with, in the language `code` or in its own."""
+    return _nth(studio, code or _opening(studio), 0)
 
 
 def _example_choices(studio: Studio) -> list[tuple[str, str]]:
@@ -233,6 +313,11 @@ def _example_choices(studio: Studio) -> list[tuple[str, str]]:
 def _nth(studio: Studio, code: Any, number: int) -> str:
     ready = studio.examples(code) if code in studio.codes else ()
     return ready[number % len(ready)] if ready else ""
+
+
+def with_control(studio: Studio) -> bool:
+    """Whether the panes open with a random control: where they are stored, which takes no time."""
+    return studio.stored is not None
 
 
 def seen(studio: Studio, values: dict[str, Any]) -> str:
@@ -247,12 +332,14 @@ def seen(studio: Studio, values: dict[str, Any]) -> str:
 
 
 def _first_result(studio: Studio, values: dict[str, Any]) -> tuple[str | None, str | None]:
-    """The stored result where these values open with it, and what that is for."""
-    stored = studio.first_screen or {}
-    if "view" not in stored or values["prompt"] != stored["prompt"]:
+    """The stored result where there is one for these values, and what that is for."""
+    try:
+        found = first.opening_view(studio, values)
+    except ClasError:
+        found = None
+    if found is None:
         return result_value(NOTHING_YET), None
-    start = {**studio.defaults(), "prompt": stored["prompt"]}
-    return result_value(stored["view"]), _made_for(studio, studio.recipe(start), False)
+    return result_value(found[0]), _made_for(studio, studio.recipe(values), True)
 
 
 def _made_for(studio: Studio, recipe: Recipe, control: bool) -> str:

@@ -6,6 +6,7 @@ const replay = element.querySelector(".plotly-panel-replay");
 const still = window.matchMedia("(prefers-reduced-motion: reduce)");
 const CONFIG = {
   displaylogo: false,
+  scrollZoom: "wheel" in element.querySelector(".plotly-panel").dataset,
   responsive: false, // the observer below does it, and only while the panel is visible
   showSendToCloud: false,
   modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "toImage"],

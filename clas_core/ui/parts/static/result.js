@@ -1,14 +1,60 @@
-// Draws what Steer found. Every text goes in by textContent: a model's words are never markup.
+// Draws what Steer found, or what is stored for what is set now. Every text goes in by textContent:
+// a model's words are never markup.
 const panes = element.querySelector(".result-panes");
 const strip = element.querySelector(".result-strip");
 const facts = element.querySelector(".result-facts");
 const sentence = element.querySelector(".result-sentence");
+const measured = element.querySelector(".result-measured");
+const notice = element.querySelector(".result-notice");
+const parting = element.querySelector(".result-parting");
+const story = element.querySelector(".result-story");
+const names = new Intl.DisplayNames(["en"], { type: "language", fallback: "code" });
 
 function make(tag, className, text) {
   const node = document.createElement(tag);
   if (className) node.className = className;
   if (text !== undefined) node.textContent = text;
   return node;
+}
+
+// Words of another language carry its colour, and its code at the first of several.
+function words(spans) {
+  let before = "";
+  return spans.map(([whole, differs, code], index) => {
+    const text = index ? whole : whole.trimStart();
+    const named = code && text.trim();
+    const node = differs || named ? make(differs ? "mark" : "span", "", text) : document.createTextNode(text);
+    if (named) {
+      node.classList.add("foreign");
+      if (code === "?") {
+        node.classList.add("unknown");
+        node.title = "a word of no language here";
+      } else {
+        node.lang = code;
+        node.title = names.of(code);
+        node.style.setProperty("--language", props.palette[code] || "currentColor");
+        if (code !== before) node.dataset.tag = code;
+      }
+    }
+    if (text.trim()) before = code;
+    return node;
+  });
+}
+
+function answerOf({ ask, answer, right }, dir, lang) {
+  const box = make("div", "pane-asked");
+  const question = make("p", "pane-ask", ask);
+  const said = make("p", "pane-answer");
+  for (const node of [question, said]) {
+    node.dir = dir;
+    if (lang) node.lang = lang;
+  }
+  const verdict = make("span", right ? "right" : "wrong", right ? "\u2713" : "\u2717");
+  verdict.setAttribute("role", "img");
+  verdict.setAttribute("aria-label", right ? "right" : "wrong");
+  said.append(make("span", "", answer || "(no answer)"), " ", verdict);
+  box.append(question, said);
+  return box;
 }
 
 function pane(value) {
@@ -19,14 +65,66 @@ function pane(value) {
   const body = make("p", "pane-text");
   body.dir = value.dir;
   if (value.lang) body.lang = value.lang;
-  for (const [text, differs] of value.spans)
-    body.append(differs ? make("mark", "", text) : document.createTextNode(text));
+  body.append(...words(value.spans));
   if (value.writing) body.append(make("span", "caret"));
   else if (!value.spans.length) body.append(make("span", "pane-empty", value.empty || ""));
   const foot = make("div", "pane-foot");
   for (const badge of value.badges) foot.append(make("span", "badge", badge));
-  card.append(head, body, foot);
+  card.append(head, body);
+  if (value.asked) card.append(answerOf(value.asked, value.dir, value.lang));
+  card.append(foot);
   return card;
+}
+
+function drawNotice(value) {
+  notice.hidden = !value;
+  if (!value) return;
+  const button = (label, target) => {
+    const node = make("button", "notice-button", label);
+    node.type = "button";
+    node.addEventListener("click", () => document.getElementById(target)?.click());
+    return node;
+  };
+  notice.replaceChildren(
+    make("p", "", value.text),
+    button("Take an example that works", "another"),
+    button(`Open a model that knows ${value.word}`, "model-tab-button"),
+  );
+}
+
+function bars(title, kind, list, most, top) {
+  const box = make("div", `parting-side ${kind}`);
+  box.append(make("h4", "", title));
+  const rows = make("ol", "");
+  for (const [text, share] of list) {
+    const row = make("li", text === top ? "top" : "");
+    const word = make("span", "parting-word", text);
+    word.dir = "auto";
+    const bar = make("i", "parting-bar");
+    bar.style.setProperty("--size", String(share / most));
+    const percent = 100 * share;
+    row.append(word, bar, make("span", "parting-share", `${percent < 10 ? percent.toFixed(1) : percent.toFixed(0)} %`));
+    rows.append(row);
+  }
+  box.append(rows);
+  return box;
+}
+
+function drawParting(value) {
+  parting.hidden = !value;
+  if (!value) return;
+  const title = value.parts ? "Where the texts part" : "The words are the same; here the guess moved most";
+  const after = make("p", "parting-after");
+  const quoted = make("q", "", value.after);
+  quoted.dir = "auto";
+  after.append("The four likeliest next words after ", quoted);
+  const most = Math.max(...[...value.before, ...value.now].map(([, share]) => share), 0.001);
+  const sides = make("div", "parting-sides");
+  sides.append(
+    bars("Unsteered", "before", value.before, most, value.before[0]?.[0]),
+    bars("Steered", "after", value.now, most, value.now[0]?.[0]),
+  );
+  parting.replaceChildren(make("h3", "", title), after, sides);
 }
 
 function drawStrip(value) {
@@ -67,14 +165,20 @@ function drawStrip(value) {
   strip.replaceChildren(title, row);
 }
 
-function draw() {
-  const value = props.value && JSON.parse(props.value);
+function draw(value) {
   if (!value) return;
   element.dataset.state = value.state;
+  window.clasShown = value.key || "";
   panes.style.setProperty("--panes", String(value.panes.length));
   panes.replaceChildren(...value.panes.map(pane));
+  story.hidden = !value.story;
+  story.textContent = value.story ? `Asked after this story: ${value.story}` : "";
   sentence.hidden = !value.sentence;
   sentence.textContent = value.sentence || "";
+  measured.hidden = !value.measured;
+  measured.textContent = value.measured || "";
+  drawNotice(value.notice);
+  drawParting(value.parting);
   drawStrip(value.strip);
   facts.hidden = !value.facts?.length;
   facts.replaceChildren(
@@ -87,5 +191,27 @@ function draw() {
   );
 }
 
-watch("value", draw);
-draw();
+// What a run brought stays until something else is set; what is stored for that needs no run.
+let drawn = null;
+function choose() {
+  const key = window.clasNow?.steer;
+  const stored = window.clasStored?.[key];
+  if (drawn === key && stored) return;
+  const live = props.value && JSON.parse(props.value);
+  if (stored && live?.key !== key) {
+    drawn = key;
+    draw({ ...stored.view, key });
+  } else if (drawn !== null && live && key) {
+    drawn = null;
+    draw(live);
+  }
+}
+
+document.addEventListener("clas-now", choose);
+document.addEventListener("clas-stored", choose);
+watch("value", () => {
+  drawn = null;
+  draw(props.value && JSON.parse(props.value));
+});
+draw(props.value && JSON.parse(props.value));
+choose();

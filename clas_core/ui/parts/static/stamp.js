@@ -6,19 +6,23 @@ const kind = line.dataset.kind;
 
 function draw() {
   const value = props.value && JSON.parse(props.value);
-  if (!value) {
+  const stored = kind === "steer" && window.clasStored?.[window.clasNow?.steer];
+  if (!value && !stored) {
     line.hidden = true;
     document.documentElement.removeAttribute(`data-dim-${kind}`);
     return;
   }
-  const current = Boolean(window.clasNow && value.keys.includes(window.clasNow[kind]));
-  words.textContent = value.words;
+  const mine = Boolean(value && window.clasNow && value.keys.includes(window.clasNow[kind]));
+  const current = mine || Boolean(stored);
+  words.textContent = !mine && stored ? stored.words : value ? value.words : "";
   otherwise.hidden = current;
-  line.hidden = current && !value.words;
+  line.hidden = current && !words.textContent;
   line.dataset.current = String(current);
-  document.documentElement.toggleAttribute(`data-dim-${kind}`, !current || value.unfinished);
+  const unfinished = mine && value.unfinished;
+  document.documentElement.toggleAttribute(`data-dim-${kind}`, !current || unfinished);
 }
 
 document.addEventListener("clas-now", draw);
+document.addEventListener("clas-stored", draw);
 watch("value", draw);
 draw();

@@ -1,23 +1,34 @@
 // A range input with labelled marks; gr.HTML gives element, props, trigger and watch.
+// `zones`: {melts, breaks, key}, the strengths from which on that is so; `coarse`: the step in Explore.
 const range = element.querySelector("input[type=range]");
 const output = element.querySelector("output");
 const scale = element.querySelector(".strength-scale");
-const { low, high, step } = props;
+const { low, high } = props;
 range.min = low;
 range.max = high;
-range.step = step;
 
 const share = (value) => (value - low) / (high - low);
 const place = (value) => `calc(var(--thumb) / 2 + ${share(value)} * (100% - var(--thumb)))`;
+const inLab = () => document.documentElement.dataset.mode === "lab";
+
+// What is known of one steering says nothing of others.
+let mine = true;
+function zonesNow() {
+  const now = window.clasNow?.curves;
+  if (now !== undefined) mine = now === props.zones?.key;
+  return mine ? props.zones : null;
+}
 
 function drawMarks() {
+  const measured = ["melts", "breaks", "best"];
+  const marks = props.marks.filter((mark) => mine || !measured.includes(mark.kind));
+  const LOWER = ["default", "breaks", "best"]; // of two too close, these go a line lower
   scale.replaceChildren(
-    ...props.marks.map((mark) => {
+    ...marks.map((mark) => {
       const item = document.createElement("button");
       item.type = "button";
-      // Two labels too close to stand side by side: the default's goes a line lower.
-      const near = props.marks.some((m) => m !== mark && Math.abs(share(m.value) - share(mark.value)) < 0.17);
-      item.className = `strength-mark ${mark.kind}${near && mark.kind === "default" ? " low" : ""}`;
+      const near = marks.some((m) => m !== mark && Math.abs(share(m.value) - share(mark.value)) < 0.3);
+      item.className = `strength-mark ${mark.kind}${near && LOWER.includes(mark.kind) ? " low" : ""}`;
       item.style.left = place(mark.value);
       item.textContent = mark.label;
       item.title = `${mark.title} (${mark.value})`;
@@ -27,29 +38,87 @@ function drawMarks() {
   );
 }
 
+function wordFor(number) {
+  if (number === 0) return "Off";
+  const zones = zonesNow();
+  if (!zones) return "";
+  if (number < 0) return "Other way";
+  if (zones.breaks !== null && number >= zones.breaks) return "Breaks";
+  if (zones.melts !== null && number >= zones.melts) return "Language melts";
+  return "Subtle";
+}
+
 function show(value) {
+  range.step = props.coarse && !inLab() ? props.coarse : props.step;
   range.value = value; // the nearest step; what is said is the value itself
   const number = Number(value);
   const exact = Number(number.toFixed(2)) === number ? number.toFixed(2) : String(number);
-  output.textContent = number === 0 ? "Off" : exact.replace("-", "\u2212");
-  range.setAttribute("aria-valuetext", output.textContent);
+  const word = wordFor(number);
+  const said = number === 0 ? [] : [exact.replace("-", "\u2212")];
+  const parts = [...(word ? [["b", word]] : []), ...said.map((text) => [word ? "small" : "b", text])];
+  output.replaceChildren(
+    ...parts.flatMap(([tag, text], index) => {
+      const node = document.createElement(tag);
+      node.textContent = text;
+      return index ? [" ", node] : [node];
+    }),
+  );
+  range.setAttribute("aria-valuetext", parts.map(([, text]) => text).join(", "));
   const zero = place(0);
   const here = place(number);
   element.style.setProperty("--fill-from", number < 0 ? here : zero);
   element.style.setProperty("--fill-to", number < 0 ? zero : here);
   element.dataset.side = number < 0 ? "minus" : "plus";
+  shown = number;
+  document.dispatchEvent(new CustomEvent("clas-strength", { detail: number }));
+}
+let shown = props.value;
+
+// Where only the strength moves among stored answers, the page knows at once what it shows.
+function aim(number) {
+  const cells = window.clasStored || {};
+  if (!(window.clasNow?.steer in cells)) return false;
+  const key = Object.keys(cells).find(
+    (one) => Math.abs(cells[one].alpha - number) < 1e-6,
+  );
+  if (!key) return false;
+  window.clasNow = { steer: key };
+  document.dispatchEvent(new Event("clas-now"));
+  return key;
 }
 
 function send(value) {
   show(value);
   const number = Number(value);
-  if (number === props.value) return;
+  if (number === props.value) {
+    aim(number);
+    return;
+  }
+  window.clasAim = aim(number) || null;
   props.value = number;
   trigger("input");
 }
 
+window.clasStrength = {
+  preview(number) {
+    show(number);
+    aim(number);
+  },
+  commit: () => send(shown),
+};
 range.addEventListener("input", () => send(range.value));
+document.addEventListener("clas-now", () => {
+  const before = mine;
+  zonesNow();
+  if (mine === before) return;
+  drawMarks();
+  show(shown);
+});
+document.addEventListener("clas-mode", () => show(shown));
 watch("value", () => show(props.value));
-watch("marks", drawMarks);
+watch("marks", () => {
+  drawMarks();
+  show(props.value);
+});
 drawMarks();
 show(props.value);

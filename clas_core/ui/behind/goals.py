@@ -1,0 +1,98 @@
+"""What a visitor may want to see, as settings of the page: one click each, or a link's goal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ...steering.recipe import Recipe
+from .inputs import AUTO, STEERED_BY, anchor
+from .stored import Marks
+from .studio import Studio
+
+Settings = dict[str, Any]
+DEEP = 0.7  # of the layers of a model that isn't the village: where a shift turns a text around
+
+
+@dataclass(frozen=True)
+class Goal:
+    """`tab`: where its answer is seen. `settings(studio, code)`: for a visitor whose prompt is in
+    the language `code`; what it leaves out stays as it is."""
+
+    title: str
+    tab: str
+    settings: Callable[[Studio, str], Settings]
+
+
+def _forget(studio: Studio, code: str) -> Settings:
+    """Language-specific neurons down, as strongly as makes the stored text lose its language."""
+    end = studio.num_layers
+    start = end - max(1, end // 4)
+    values: Settings = {
+        "method": "CLAS", "beta": 1.0, "gamma": 0.0, "specific": "any", "first_layer": start + 1,
+        "last_layer": end, "strength": 1.0, "language": AUTO,
+    }  # fmt: skip
+    if studio.stored is None:
+        return values
+    opening = {name: value for name, value in studio.defaults().items() if name in STEERED_BY}
+    code = code if code in studio.stored.codes else studio.stored.opening
+    return {
+        **values,
+        **opening,
+        "strength": melting(studio, code),
+        "prompt": studio.stored.of(code)["prompt"],
+    }
+
+
+def _write(studio: Studio, code: str) -> Settings:
+    """English turned into another language from inside, by a shift of the residual stream."""
+    source = anchor(studio.codes)
+    others = [other for other in ("es", studio.fallback, *studio.codes) if other in studio.codes]
+    target = code if code != source else next(other for other in others if other != source)
+    layers = studio.num_layers
+    first, last = (1, max(1, layers // 2)) if studio.stored else (1 + int(DEEP * layers),) * 2
+    values: Settings = {
+        "method": "DiffMean", "strength": 1.0, "language": target, "first_layer": first,
+        "last_layer": min(last, layers),
+    }  # fmt: skip
+    ready = studio.examples(source)
+    return {**values, "prompt": ready[0]} if ready else values
+
+
+def _help(studio: Studio, code: str) -> Settings:
+    """CLAS as it was measured best, or as the paper has it."""
+    best = studio.suggested or Recipe()
+    values = studio.values_of_steering(best)
+    return {**{name: values[name] for name in (*STEERED_BY, "strength")}, "language": AUTO}
+
+
+GOALS = {
+    "forget": Goal("Make it forget its language", "steer", _forget),
+    "write": Goal("Write in another language", "steer", _write),
+    "help": Goal("Does it help? (the paper's claim)", "measure", _help),
+}
+
+
+def melting(studio: Studio, code: str) -> float:
+    """The least strength at which the language melts and one sees it in the stored text; else the
+    strongest one."""
+    stored = studio.stored
+    if stored is None:
+        return 1.0
+    data, marks = stored.of(code), stored.marks(code)
+    cells = [cell for cell in data["cells"] if cell["alpha"] >= (marks.melts or 0.0)]
+    for cell in cells:
+        if any(other for _, _, other in cell["view"]["panes"][1]["spans"]):
+            return float(cell["alpha"])
+    return float(data["cells"][-1]["alpha"])
+
+
+def zones(studio: Studio, code: str, settings: Settings) -> Marks | None:
+    """Where the slider's words change, under these settings; None where that isn't known."""
+    stored = studio.stored
+    if stored is None or code not in stored.codes:
+        return None
+    start = studio.defaults()
+    same = all(settings[name] == start[name] for name in STEERED_BY)
+    return stored.marks(code) if same else None
