@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
+
+import pytest
 import torch
 
+from clas_core.evaluation.judging.statistics import Interval
 from clas_core.evaluation.telling.labels import as_label
 from clas_core.text.languages import get_language
 from clas_core.ui.parts import figures
@@ -105,3 +110,35 @@ def test_labels_are_text_to_plotly():
     assert as_label('<b>"a" & b</b>') == '&lt;b&gt;"a" &amp; b&lt;/b&gt;'
     names = draw().data[-1].text
     assert names[0] == "<b>English</b>"
+
+
+def test_names_stand_only_where_a_language_lies_apart():
+    points = torch.tensor([[0.0, 0.0], [0.1, 0.0], [0.0, 0.1], [0.1, 0.1], [9.0, 9.0], [9.1, 9.0]])
+    labels, groups = ["en", "en", "de", "de", "th", "th"], [0, 1] * 3
+    figure = figures.map_figure(points, points, labels, groups, ["x"] * 6, ["x"] * 6)
+    names = next(trace for trace in figure.data if trace.name == "names")
+    assert [bool(text) for text in names.text] == [False, False, True]
+
+
+def test_layers_are_drawn_with_what_steering_reaches():
+    figure = figures.layers_figure([(0.3, 0.1), (0.1, 0.6), (0.2, 0.4)], at=1, reach=2)
+    assert [list(trace.y) for trace in figure.data] == [[0.3, 0.1, 0.2], [0.1, 0.6, 0.4]]
+    band, line = figure.layout.shapes
+    assert (band.x0, band.x1, line.x0) == (1.5, 2.5, 1)
+
+
+def test_a_gain_is_a_dot_among_those_of_random_neurons():
+    def mean(estimate, low, high):
+        return SimpleNamespace(gain=Interval(estimate, low, high))
+
+    means = [
+        {"metric": "accuracy", "steered": mean(0.01, -0.01, 0.03),
+         "controls": [mean(0.0, 0, 0), mean(-0.02, 0, 0)]},
+        {"metric": "accuracy", "steered": mean(0.02, math.nan, math.nan), "controls": []},
+    ]  # fmt: skip
+    figure = figures.means_figure(means, ["a task", "another"], "CLAS")
+    controls, steered = figure.data
+    assert list(controls.x) == [0.0, -2.0]
+    assert list(steered.x) == [1.0, 2.0]
+    assert list(steered.error_x.array) == pytest.approx([2.0, 0.0])
+    assert any(shape.x0 == shape.x1 == 0 for shape in figure.layout.shapes)

@@ -24,6 +24,7 @@ from clas_core.running.states import hidden_states
 from clas_core.steering.recipe import Recipe
 from clas_core.ui.behind import mapper
 from clas_core.ui.behind.choice import Choice
+from clas_core.ui.behind.firing import peaks
 from clas_core.ui.behind.inputs import METHODS
 from clas_core.ui.behind.studio import Studio, steering_only
 from clas_core.ui.parts.components import result_value
@@ -356,3 +357,26 @@ def test_stored_layouts_are_used_where_they_fit(studio, tmp_path, monkeypatch):
     assert torch.equal(mapper._stored(3, points).points, points)
     assert mapper._stored(3, points + 1) is None
     assert mapper._stored(99, points) is None
+
+
+def test_sentences_that_fire_a_neuron_most_are_those_with_its_highest_value(studio):
+    """Against one text at a time."""
+    layer, neuron = 1, 5
+    found = studio.most_fired(layer, neuron)
+    texts = studio.mapper.texts
+    alone = [peaks(studio.lm, [text], layer)[0, neuron].item() for text in texts]
+    assert [one.value for one in found] == pytest.approx(sorted(alone, reverse=True)[:5], abs=1e-4)
+    assert all(alone[texts.index(one.text)] == pytest.approx(one.value, abs=1e-4) for one in found)
+    assert one_token(studio, layer, neuron) == pytest.approx(alone[0], abs=1e-4)
+
+
+def one_token(studio, layer: int, neuron: int) -> float:
+    """The neuron's highest value in the first sentence, read with a hook of our own."""
+    seen = []
+    mlp = studio.lm.model.model.layers[layer].mlp.down_proj
+    hook = mlp.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    batch = studio.lm.encode([studio.mapper.texts[0]])
+    with torch.inference_mode():
+        studio.lm.model(**batch.inputs)
+    hook.remove()
+    return seen[0][0, batch.content[0].bool(), neuron].max().item()

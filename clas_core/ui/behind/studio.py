@@ -19,6 +19,7 @@ from ...atlas.atlas import Atlas
 from ...atlas.cache import measure_cached
 from ...atlas.selection import SHARED, SPECIFIC, Selection, select
 from ...errors import ClasError
+from ...evaluation.telling.verdict import headline
 from ...model.architecture import LanguageModel
 from ...model.loading import load
 from ...model.prompts import Rendered, is_chat_model, render
@@ -196,7 +197,10 @@ class Studio:
         best = self.values_of_steering(self.suggested)
         if any(values[name] != best[name] for name in inputs.STEERED_BY):
             return None
-        return best["strength"], "Best measured of all that was tried on validation questions"
+        sentence = "Suggested by what was tried on validation questions"
+        if self.measured is not None:
+            sentence += f"; on test questions: {headline(self.measured.comparison)}"
+        return best["strength"], sentence
 
     def is_of(self, recipe: Recipe) -> bool:
         """Whether a link's recipe is for this model and text: never for a visitor's own."""

@@ -25,6 +25,7 @@ CATEGORY_COLOURS = (
     "#0072B2",
 )  # Okabe-Ito; rare in grey
 CATEGORY_NAMES = ("rarely used", "one language only", "some languages", "shared")
+_NEAR = 0.06  # of the map's span: names of languages whose middles are nearer would collide
 _MARGIN = {"l": 8, "r": 8, "t": 8, "b": 8}
 
 
@@ -93,13 +94,17 @@ def map_figure(
         showlegend=False,
     )
     names = _name_places(after, list(rows.values()))
+    apart = _lie_apart(after, list(rows.values()))
     figure.add_scatter(
         x=_numbers(names[:, 0]),
         y=_numbers(names[:, 1]),
         name="names",
         mode="text",
         textposition="top center",
-        text=[f"<b>{as_label(get_language(code).native)}</b>" for code in languages],
+        text=[
+            f"<b>{as_label(get_language(code).native)}</b>" if alone else ""
+            for code, alone in zip(languages, apart)
+        ],
         hoverinfo="skip",
         showlegend=False,
     )
@@ -369,6 +374,17 @@ def _name_places(points: Tensor, rows: Sequence[list[int]]) -> Tensor:
     """Where each language's name stands [languages, 2]: above the middle of its sentences."""
     places = [torch.stack([points[mine, 0].mean(), points[mine, 1].quantile(0.9)]) for mine in rows]
     return _spread(torch.stack(places))
+
+
+def _lie_apart(points: Tensor, rows: Sequence[list[int]]) -> list[bool]:
+    """Of each language, whether its sentences lie by themselves: elsewhere a name would cover
+    points and tell nothing."""
+    span = (points.amax(0) - points.amin(0)).clamp(min=1e-6)
+    centres = torch.stack([points[mine].mean(0) for mine in rows]) / span
+    away = torch.cdist(centres, centres)
+    away.fill_diagonal_(torch.inf)
+    widths = torch.stack([(points[mine] / span).std(0, correction=0).norm() for mine in rows])
+    return (away.amin(1) > widths.clamp(min=_NEAR)).tolist()
 
 
 def _spread(centres: Tensor, width: float = 0.16, height: float = 0.055) -> Tensor:

@@ -38,7 +38,7 @@ def summary_markup(outcome: Outcome) -> str:
     comparison = outcome.comparison
     name, said = comparison.conditions[0], headline(comparison)
     day, model = comparison.about["date"][:10], comparison.about["model"]
-    head = f"Does {name} help {model}? {said[0].upper()}{said[1:]}."
+    head = f"Does {name} help this model? {said[0].upper()}{said[1:]}."
     parts = []
     for mean in outcome.means:
         asked = mean["asked"]
@@ -47,9 +47,8 @@ def summary_markup(outcome: Outcome) -> str:
             gain = signed(scaled(asked.gain.estimate, mean["metric"]), 1)
             parts.append(f"{gain}{unit} ({KINDS[mean['task']].about})")
     apart = f"Merely asked in words to use the language: {'; '.join(parts)}." if parts else ""
-    below = (
-        f"Means over languages on {comparison.about['split']} questions, measured {day}. {apart}"
-    )
+    of = f"{model}: means over languages on {comparison.about['split']} questions"
+    below = f"{of}, measured {day}. {apart}"
     return (
         f'<div class="summary-finding"><p class="finding-head">{escape(head)}</p>'
         f'<p class="quiet">{escape(below)}</p></div>'

@@ -112,8 +112,8 @@ def build_map(shelf: Shelf, controls: Controls, prompt: gr.Textbox, tab: gr.Stat
             with gr.Column(elem_classes="figure-card"):
                 told = markup(elem_id="map-told")
                 lines = plotly_panel(height=210, elem_id="map-lines")
-            scores = markup(elem_id="scores")
             note = markup(elem_id="map-note")
+            scores = markup(elem_id="scores")
     chosen = gr.State(None)
 
     def shown(
