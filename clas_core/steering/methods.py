@@ -234,13 +234,13 @@ class DiffMean(Method):
     """Shift the residual stream towards the target's mean (CLaS-Bench, arXiv 2601.08331).
 
     The direction after layer l is that of r[l, target] - r[l, source]; `source` is a language, or
-    "others" for the mean of all but the target, which serves a text that is in no language yet.
-    The length is `alpha` in the unit of shifts (see above). By default after one layer, the first
-    bridge layer. The selection plays no part.
+    "others" for the mean of all but the target, where a text is in none of them yet. The length is
+    `alpha` in the unit of shifts (see above). By default after one layer, the first bridge layer.
+    The selection plays no part.
     """
 
     alpha: float = 0.5
-    source: str = OTHERS
+    source: str = "en"
 
     def _default(self, num_layers: int) -> tuple[int, int]:
         first = bridge_layers(num_layers)[0]

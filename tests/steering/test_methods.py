@@ -126,7 +126,7 @@ def test_diff_mean_is_a_share_of_the_residual_streams_length() -> None:
     assert list(plan.layers) == [6]
     shift = 0.3 * length[6] * unit(r[6, 3] - r[6, 0])
     torch.testing.assert_close(plan.layers[6].shift, shift)
-    plan = DiffMean(1.0, layers=(1, 3)).plan(ATLAS, SELECTION, "sw")
+    plan = DiffMean(1.0, "others", layers=(1, 3)).plan(ATLAS, SELECTION, "sw")
     assert list(plan.layers) == [1, 2]
     for layer, part in plan.layers.items():  # away from the mean of all others, half in each
         others = (r[layer, 0] + r[layer, 1] + r[layer, 2]) / 3
@@ -313,7 +313,9 @@ def test_bad_input_gets_a_clear_sentence() -> None:
         **{name: getattr(ATLAS, name)[:, :1] for name in ("residual", "mean", "norm")},
     )
     with pytest.raises(ClasError, match="measure at least two languages"):
-        DiffMean().plan(alone, dataclasses.replace(SELECTION, languages=("en",)), "en")
+        DiffMean(source="others").plan(
+            alone, dataclasses.replace(SELECTION, languages=("en",)), "en"
+        )
     with pytest.raises(ClasError, match="another atlas"):
         CLAS().plan(ATLAS, other, "sw")
 

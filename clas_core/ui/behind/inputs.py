@@ -27,9 +27,9 @@ METHODS = {  # of clas_core.steering.methods: their name on the page, and what t
         "Language arithmetic",
         "the language's own neurons get their mean added",
     ),
-    "DiffMean": ("DiffMean", "the residual stream is shifted towards the language"),
+    "DiffMean": ("DiffMean", "the residual stream is shifted from {source} to the language"),
 }
-AWAY = ("LAPE",)  # methods that steer away from the anchor
+AWAY = ("LAPE", "DiffMean")  # methods that steer away from the anchor
 SPECIFIC = {"any": "of any language", "target": "the language's own", "others": "everyone else's"}
 AUTO = "auto"
 # What makes a steering beside its strength and its language.
