@@ -37,6 +37,7 @@ MASTHEAD = (
     '<header class="masthead"><h1><b>CLAS</b> Studio</h1>'
     "<p>Steer a language model from inside, and see what it changes.</p></header>"
 )
+VISITS = 500  # whose choices are remembered, the latest ones; about 0.3 MB each
 TABS = ("steer", "map", "neurons", "measure", "model")
 NOT_SHOWN = ClasError("It was measured, but can't be shown: all tabs are as they were.")
 # The tab is in the address, so that a reload, Back and a bookmark open it.
@@ -340,6 +341,7 @@ def launch_options(studio: Studio, port: int | None = None) -> dict[str, Any]:
         "max_file_size": f"{max(1, studio.profile.uploads)}mb",
         "footer_links": [],
         "show_error": False,
+        "state_session_capacity": VISITS,
     }
 
 
