@@ -98,9 +98,9 @@ def test_the_plots_follow_the_slider(open_page):
     expect(page.locator(".curves-said")).to_contain_text("Left alone: 90 % of answers right")
 
 
-def test_one_sweep_to_where_language_melts_and_back(open_page):
+def test_no_sweep_where_the_page_does_not_open_off(open_page):
     page = open_page(reduced_motion="no-preference")
-    # The tiny page doesn't open at 0, from which alone it sweeps.
+
     page.wait_for_timeout(3000)
     expect(page.locator("#strength output")).to_contain_text("0.50")
 
