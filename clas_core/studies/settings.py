@@ -47,7 +47,7 @@ from ..text.corpus import ParallelCorpus
 S = TypeVar("S", bound=Split)
 Progress = Callable[[str, int, int], None]  # stage, items done, items in all
 
-TASKS = ("village-nli", "village-qa")
+TASKS = ("village-nli", "village-qa", "village-recall", "village-known")
 # As in `s = 1 + alpha (m - 1)` only alpha times a direction counts, beta and gamma are directions
 # whose larger part is 1: shared neurons up, specific ones down, or one of the two half as much.
 SEARCH = {

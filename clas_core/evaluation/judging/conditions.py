@@ -18,7 +18,8 @@ from ...text.languages import get_language
 UNSTEERED = "unsteered"
 CONTROL = "random control "  # and a seed
 CONTROL_IS = "the same numbers on random neurons"
-BASELINES = ("IntMu", "LAPE", "LanguageArithmetic", "DiffMean")
+BASELINES = ("IntMu", "LAPE", "LanguageArithmetic", "DiffMean", "Kojima")
+OWN_LAYERS = ("DiffMean", "Kojima")  # by default a single layer, and all of them
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,14 @@ def standard_conditions(recipes: Sequence[Recipe], controls: int = 3) -> tuple[C
 def with_baselines(recipe: Recipe) -> tuple[Recipe, ...]:
     """`recipe` and the published methods at their own strength, with its thresholds and layers.
 
-    DiffMean keeps its own single layer, and shifts from English.
+    Where a method says in which layers it acts, it acts there. DiffMean shifts from English.
     """
     others = (
         dataclasses.replace(
             recipe,
             method=name,
             alpha=METHODS[name]().alpha,
-            layers=None if name == "DiffMean" else recipe.layers,
+            layers=None if name in OWN_LAYERS else recipe.layers,
             source="en" if name in ("LAPE", "DiffMean") else None,
         )
         for name in BASELINES

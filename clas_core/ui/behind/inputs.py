@@ -28,8 +28,17 @@ METHODS = {  # of clas_core.steering.methods: their name on the page, and what t
         "the language's own neurons get their mean added",
     ),
     "DiffMean": ("DiffMean", "the residual stream is shifted from {source} to the language"),
+    "ThereAndBack": (
+        "There and back",
+        "the residual stream is shifted to {source} early, back to the language late",
+    ),
+    "Kojima": ("Kojima et al.", "the units that tell the language best are set to its median"),
+    "UnitDiffMean": (
+        "Difference on units",
+        "the units that tell the language best are moved towards its mean",
+    ),
 }
-AWAY = ("LAPE", "DiffMean")  # methods that steer away from the anchor
+AWAY = ("LAPE", "DiffMean", "ThereAndBack")  # methods that steer away from the anchor
 SPECIFIC = {"any": "of any language", "target": "the language's own", "others": "everyone else's"}
 AUTO = "auto"
 # What makes a steering beside its strength and its language.
