@@ -13,7 +13,7 @@ from clas_core.evaluation.telling.figures import sweep_heatmap
 from clas_core.steering.recipe import Recipe
 from clas_core.ui.behind.outcome import Outcome, read_outcome, told
 from clas_core.ui.behind.studio import VILLAGE
-from clas_core.ui.parts.gains import rho_markup, tables, verdict_markup
+from clas_core.ui.parts.gains import rho_markup, summary_markup, tables, verdict_markup
 from clas_core.ui.tabs.measure import chosen_setting
 
 
@@ -73,3 +73,9 @@ def test_it_is_told_in_sentences(outcome) -> None:
 
 def test_other_models_have_the_general_defaults() -> None:
     assert Recipe.suggested("owner/name") == Recipe(model="owner/name")
+
+
+def test_the_first_sentence_names_tasks_by_what_they_ask(outcome) -> None:
+    assert "village-" in verdict_markup(outcome)
+    assert not re.search(r"village-\w", summary_markup(outcome))
+    assert "“a question about a story”" in summary_markup(outcome)
