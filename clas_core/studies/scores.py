@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from statistics import mean
-from typing import Any
 
-from ..evaluation.tasks.scoring import contains, exact_match, token_f1, words
+from ..evaluation.tasks.scoring import contains, exact_match, token_f1
+from ..evaluation.tasks.village_texts import identify, split_story, story_starts
 from ..model.architecture import LanguageModel
 from ..running.answers import generate_batch
 from ..running.batch import Progress
 from ..running.likelihood import log_likelihoods, tokenise
-from ..text.languages import get_language
 from ..village.grammar import CODES, VERDICTS, Grammar
 from ..village.tasks import (
     NLIItem,
@@ -23,9 +20,7 @@ from ..village.tasks import (
     nli_items,
     qa_items,
     recall_items,
-    render_story,
 )
-from ..village.world import stories
 
 
 @dataclass(frozen=True)
@@ -116,62 +111,6 @@ def score_stories(
 
 def _say(lm: LanguageModel, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
     return generate_batch(lm, prompts, max_new_tokens=max_new_tokens, stop_at_newline=True)
-
-
-def story_starts(code: str, count: int, tokenizer: Any, split: str = "test") -> list[str]:
-    """The first two words of `count` stories; four tokens in scripts without spaces.
-
-    Starts that another language's sentences share ("Sara va", Spanish or French) tell no language
-    and are passed over.
-    """
-    grammar, rng = Grammar.load(code), random.Random(f"starts-{split}")
-    starts: list[str] = []
-    for story in stories(7, split, 2 * count):
-        text = render_story(story, grammar, rng)
-        if get_language(code).spaced:
-            start = " ".join(text.split(" ")[:2])
-        else:
-            start = tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)[:4])
-        if len(starts) < count and not any(
-            start in first_words(other) for other in CODES if other != code
-        ):
-            starts.append(start)
-    return starts
-
-
-@cache
-def first_words(code: str) -> frozenset[str]:
-    """The first two words of every sentence of a language of the village."""
-    return frozenset(" ".join(s.split(" ")[:2]) for s in Grammar.load(code).all_sentences)
-
-
-def split_story(text: str, grammar: Grammar) -> list[str]:
-    """The sentences of a told story; an unfinished last one is one too."""
-    if grammar.code == "th":
-        return [piece for piece in text.split(" ") if piece]
-    found, start = [], 0
-    for position, char in enumerate(text):
-        if char in ".。।!؟?":
-            found.append(text[start : position + 1].strip())
-            start = position + 1
-    return found + ([text[start:].strip()] if text[start:].strip() else [])
-
-
-@cache
-def vocabulary(code: str) -> frozenset[str]:
-    """Every word (or character) of a language of the village."""
-    sentences = Grammar.load(code).all_sentences
-    return frozenset(word for sentence in sentences for word in words(sentence, code))
-
-
-def identify(text: str, expected: str) -> str:
-    """The village language that knows most words of `text`; `expected` where that is a tie."""
-    known: dict[str, float] = {}
-    for code in CODES:
-        said = words(text, code)
-        known[code] = sum(word in vocabulary(code) for word in said) / max(1, len(said))
-    best = max(known.values())
-    return expected if known[expected] == best else max(CODES, key=lambda code: known[code])
 
 
 def table(scores: dict[str, LanguageScores]) -> str:

@@ -11,18 +11,16 @@ from clas_core.evaluation.judging.conditions import UNSTEERED, Condition
 from clas_core.evaluation.judging.engine import Job, predict
 from clas_core.evaluation.judging.items import Test
 from clas_core.evaluation.tasks import open_task
-from clas_core.evaluation.telling.tables import from_json
-from clas_core.paths import ASSETS
-from clas_core.steering.recipe import Recipe
-from clas_core.studies.scores import (
-    evaluate,
+from clas_core.evaluation.tasks.village_texts import (
     first_words,
     identify,
-    nli_hits,
-    score_qa,
     split_story,
     story_starts,
 )
+from clas_core.evaluation.telling.tables import from_json
+from clas_core.paths import ASSETS
+from clas_core.steering.recipe import Recipe
+from clas_core.studies.scores import evaluate, nli_hits, score_qa
 from clas_core.village.corpus import write_corpus
 from clas_core.village.grammar import CODES, Grammar
 from clas_core.village.tasks import nli_items, qa_items

@@ -15,8 +15,10 @@ import numpy as np
 from ...atlas.atlas import Atlas
 from ...errors import ClasError
 from ...model.architecture import LanguageModel
+from ...model.prompts import Prompt, Rendered, end_ids
 from ...running.answers import write_answers
 from ...running.batch import Plans, Progress
+from ...running.generation import generate
 from ...running.likelihood import log_likelihoods, tokenise
 from ...running.states import BridgeCache
 from ...steering.plan import SteeringPlan
@@ -32,10 +34,12 @@ from .items import (
     PairItem,
     Scores,
     Split,
+    StartItem,
     Task,
     Test,
     TextItem,
     Validation,
+    Written,
     only,
 )
 from .prompting import PLAIN, Prompting
@@ -176,14 +180,14 @@ def _runs(
     prompting: Prompting,
     chosen: tuple[Chosen[Recipe], ...] = (),
 ) -> tuple[TaskRun[S], ...]:
-    """Conditions that only ask leave out tasks without a question."""
+    """Conditions that only ask leave out tasks without a prompt."""
     conditions = tuple(conditions)
     check_names(conditions)
     languages = dict.fromkeys(items.language for _, items in loaded)
     others = tuple(code for code in languages if code != anchor)
     found = []
     for task, items in loaded:
-        asked = task.kind in ("choice", "generate")
+        asked = task.kind in ("choice", "generate", "written")
         mine = tuple(one for one in conditions if asked or not one.ask)
         targets = others if items.language == anchor else ()
         found.append(TaskRun(task, items, mine, targets, prompting, chosen))
@@ -296,6 +300,83 @@ def _answers(
     )
 
 
+def _written(
+    lm: LanguageModel,
+    items: Items[Any],
+    plans: Plans,
+    prompting: Prompting,
+    progress: Progress | None,
+) -> Any:
+    asked = items.of(StartItem)
+    prompts = [_put(lm, prompting, items.prefix + item.prompt) for item in asked]
+    texts = [[""] * len(asked) for _ in plans]
+    # Sampled rows share their noise, so those of one seed are written together.
+    draws = dict.fromkeys((item.temperature, item.seed * bool(item.temperature)) for item in asked)
+    done = 0
+    for temperature, seed in draws:
+        rows = [
+            k
+            for k, item in enumerate(asked)
+            if item.temperature == temperature and (not temperature or item.seed == seed)
+        ]
+        some = [prompts[k] for k in rows]
+        longest = max(asked[k].max_new_tokens for k in rows)
+        newline = asked[rows[0]].stop_at_newline
+        if temperature:
+            for step in generate(
+                lm,
+                some * len(plans),
+                [plan for plan in plans for _ in rows],
+                max_new_tokens=longest,
+                temperature=temperature,
+                seed=seed,
+                stop_at_newline=newline,
+            ):
+                last = step
+            found = [list(last.texts[n * len(rows) :][: len(rows)]) for n in range(len(plans))]
+        else:
+            found = write_answers(lm, some, plans, max_new_tokens=longest, stop_at_newline=newline)
+        for column, said in zip(texts, found):
+            for k, text in zip(rows, said):
+                column[k] = text.strip()
+        done += len(rows)
+        if progress:
+            progress(done, len(asked))
+    likely = _how_likely(lm, asked, texts)
+    return [
+        [
+            Written(text, likely.get((item.before, text)), likely.get((item.before, item.real)))
+            for item, text in zip(asked, column)
+        ]
+        for column in texts
+    ]
+
+
+def _put(lm: LanguageModel, prompting: Prompting, text: str) -> Prompt:
+    """`text` as it is read; the mark that begins a text for none."""
+    if text.strip():
+        return prompting.put(lm, text)
+    (mark,) = tokenise(lm, "", ["?"]).prompt
+    return Rendered("", (mark,), False, end_ids(lm))
+
+
+def _how_likely(
+    lm: LanguageModel, asked: Sequence[StartItem], texts: Sequence[Sequence[str]]
+) -> dict[tuple[str, str], float]:
+    """log p, in nats, under the unsteered model of every text and every real one, as the line
+    after the item's `before`; by both. Only where there is something to compare with."""
+    wanted = dict.fromkeys(
+        (item.before, text)
+        for item, *said in zip(asked, *texts)
+        if item.real
+        for text in (item.real, *said)
+        if text
+    )
+    questions = [tokenise(lm, before + "\n", [text]) for before, text in wanted]
+    (found,) = log_likelihoods(lm, questions) if questions else ([],)
+    return {key: scores[0] for key, scores in zip(wanted, found)}
+
+
 def _texts(
     lm: LanguageModel, items: Items[Any], plans: Plans, _: Prompting, progress: Progress | None
 ) -> Any:
@@ -328,6 +409,7 @@ def _states(
 _KINDS: Mapping[str, Any] = {
     "choice": _choices,
     "generate": _answers,
+    "written": _written,
     "text": _texts,
     "states": _states,
 }

@@ -76,6 +76,31 @@ class OpenItem(Item):
 
 
 @dataclass(frozen=True)
+class StartItem(OpenItem):
+    """A beginning that a model writes on from; "" stands for the mark that begins a text.
+
+    temperature: 0 is greedy; above it `seed` draws, as in `running.generation`. Where `real` isn't
+    empty, what was written is compared with it: how likely the unsteered model finds either as the
+    line after `before`, another text of the language that is wanted.
+    """
+
+    temperature: float = 0.0
+    seed: int = 0
+    before: str = ""
+    real: str = ""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a model wrote on a `StartItem`. log_p, real_log_p: of the text and of the item's `real`
+    under the unsteered model, in nats; None where it wasn't asked for or there is no text."""
+
+    text: str
+    log_p: float | None = None
+    real_log_p: float | None = None
+
+
+@dataclass(frozen=True)
 class TextItem(Item):
     """A text whose likelihood is measured."""
 
@@ -233,7 +258,7 @@ def only(split: type[R], what: Items[Any] | Scores[Any]) -> Items[R] | Scores[R]
     return what
 
 
-Kind = Literal["choice", "generate", "text", "states"]
+Kind = Literal["choice", "generate", "written", "text", "states"]
 
 
 class Task(Protocol):
@@ -242,6 +267,7 @@ class Task(Protocol):
     `score` takes what the model made of the items, in their order, by `kind`:
     "choice": each item's log-likelihoods of its choices, in nats, [items][choices];
     "generate": the continuations, [items];
+    "written": what was written on each `StartItem`, as `Written`, [items];
     "text": the texts' log-likelihoods in nats, [items];
     "states": the vectors of `text` and of `anchor`, a pair of arrays [items, hidden].
     It gives one `Scores` a metric. The first metric is the one that counts; in

@@ -30,7 +30,10 @@ from .results import Results, main_measures
 from .statistics import Interval, one_standard_error_choice, paired_interval, sign_flip_any
 
 TOGETHER = 8
-SWEPT = ("alpha", "beta", "gamma", "lam", "tau", "shared_from", "layers", "method", "specific")
+SWEPT = (
+    "alpha", "beta", "gamma", "lam", "tau", "shared_from", "layers", "method", "specific",
+    "source", "k", "ranking", "early", "where",
+)  # fmt: skip
 _FORMAT = "clas-chosen-1"
 
 

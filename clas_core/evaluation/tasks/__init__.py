@@ -11,6 +11,7 @@ from ...errors import ClasError
 from ...text.corpus import ParallelCorpus
 from ..judging.items import Task
 from .belebele import Belebele
+from .forcing import Forcing, VillageForcing
 from .parallel import BitsPerByte, Fidelity, Retrieval
 from .village import VillageNLI, VillageQA, VillageRecall
 from .wrappers import FewShot, Likelihood, by_likelihood
@@ -39,9 +40,23 @@ KINDS: Mapping[str, TaskKind] = {
         "nothing",
         "a fact that every language tells",
     ),
+    "village-forcing": TaskKind(
+        VillageForcing, "nothing", "does it go on in the language from English words?"
+    ),
+    "village-from-nothing": TaskKind(
+        partial(VillageForcing, "village-from-nothing", nothing=True),
+        "nothing",
+        "does it write in the language without a prompt?",
+    ),
     "retrieval": TaskKind(Retrieval, "corpus", "is the translation the nearest sentence?"),
     "bits-per-byte": TaskKind(BitsPerByte, "corpus", "how well text is predicted"),
     "fidelity": TaskKind(Fidelity, "corpus", "does the model stay in the language?"),
+    "forcing": TaskKind(Forcing, "corpus", "does it go on in the language from English words?"),
+    "from-nothing": TaskKind(
+        partial(Forcing, name="from-nothing", nothing=True),
+        "corpus",
+        "does it write in the language without a prompt?",
+    ),
     "xnli": TaskKind(XNLI, "files", "does a hypothesis follow from a premise?"),
     "xquad": TaskKind(XQuAD, "files", "a question on a paragraph"),
     "xcopa": TaskKind(XCOPA, "files", "which is the cause, or the effect?"),
