@@ -29,12 +29,14 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from .model.prompts import render as render
     from .model.sources import check_allowed as check_allowed
     from .running.answers import generate_batch as generate_batch
+    from .running.decoder import Decoder as Decoder
     from .running.effects import Effects as Effects
     from .running.effects import compare as compare
     from .running.effects import diff_words as diff_words
     from .running.generation import Step as Step
     from .running.generation import generate as generate
     from .running.layout import Layout as Layout
+    from .running.request import Request as Request
     from .running.separation import Separation as Separation
     from .running.separation import separation as separation
     from .running.separation import separation_of as separation_of
@@ -85,6 +87,8 @@ _HOMES = {
     "text.report": "CorpusReport check_corpus",
     "text.corpus": "ParallelCorpus",
     "text.detection": "Detection detect",
+    "running.decoder": "Decoder",
+    "running.request": "Request",
     "running.effects": "Effects compare diff_words",
     "errors": "ClasError",
     "running.answers": "generate_batch",

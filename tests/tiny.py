@@ -221,3 +221,16 @@ def tiny_model(family: str, **changes: object) -> PreTrainedModel:
         family, **{**TOKENS, **sizes, "initializer_range": 0.1, **changes}
     )
     return AutoModelForCausalLM.from_config(config)
+
+
+def windowed_model(family: str, window: int = 8) -> PreTrainedModel:
+    """One that looks back `window` tokens at most, where its family can be told to."""
+    known = AutoConfig.for_model(family, **FAMILIES[family][0])
+    changes: dict[str, object] = {
+        name: window for name in ("sliding_window", "window_size") if hasattr(known, name)
+    }
+    if hasattr(known, "use_sliding_window"):
+        changes |= {"use_sliding_window": True, "max_window_layers": 1}
+    if family == "lfm2":
+        changes["layer_types"] = ["conv", "full_attention"]
+    return tiny_model(family, **changes)

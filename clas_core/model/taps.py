@@ -103,6 +103,12 @@ def tapped(lm: LanguageModel, tap: Tap) -> Iterator[None]:
             _active.reset(token)
 
 
+def is_tapped(lm: LanguageModel) -> bool:
+    """Whether a tap sees forward passes of `lm` made in this context."""
+    there = _installations.get(lm.model)
+    return there is not None and bool(_active.get().get(there.key))
+
+
 class _Eager:
     """Entered, by any number of threads, while compiled code must not run."""
 

@@ -12,6 +12,7 @@ from transformers import DynamicCache
 from ..model.architecture import LanguageModel
 from ..model.streaming import Answer
 from .batch import Plan, Plans, fork, new_cache, next_logits
+from .joining import can_join, join, right
 
 
 class Rows:
@@ -19,7 +20,7 @@ class Rows:
 
     ids, mask: [rows, tokens], padded at the left, of the prompts; what is appended is answer.
     plans: one for all rows, or one for each. With `cache`, ids follow the texts that it holds, and
-    `mask` is of all tokens.
+    `mask` is of all tokens. prompt: [rows], columns of `mask` that the prompt takes, if not all.
     """
 
     def __init__(
@@ -29,10 +30,35 @@ class Rows:
         ids: Tensor,
         mask: Tensor,
         cache: DynamicCache | None = None,
+        prompt: Tensor | None = None,
     ) -> None:
         self._lm, self._plans = lm, plans
-        self._ids, self._mask, self._prompt = ids, mask, mask.shape[1]
+        self._ids, self._mask = ids, mask
+        self._prompt = prompt if prompt is not None else torch.tensor([mask.shape[1]])
         self._cache = new_cache(lm) if cache is None else cache
+
+    @property
+    def unread(self) -> int:
+        """How many columns the next input has."""
+        return self._ids.shape[1]
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """How many tokens the shortest and the longest text have, the next input included."""
+        lengths = self._mask.sum(1)
+        return int(lengths.min()), int(lengths.max())
+
+    @property
+    def can_join(self) -> bool:
+        """Whether these can be `joined` with others."""
+        return can_join(self._cache)
+
+    def read(self, columns: int) -> None:
+        """Read the first columns of the next input, and leave the others for later."""
+        end = self._mask.shape[1] - self.unread + columns
+        read = self._ids[:, :columns], self._mask[:, :end], self._cache
+        next_logits(self._lm, self._plans, *read, prompt=self._prompt)
+        self._ids = self._ids[:, columns:]
 
     def logits(self) -> Tensor:
         """Read the next input: logits [rows, vocabulary] of what follows, in float32."""
@@ -50,8 +76,43 @@ class Rows:
         chosen = torch.tensor(places, device=self._mask.device)
         self._ids, self._mask = self._ids[chosen], self._mask[chosen]
         self._cache = fork(self._cache, chosen)
+        if len(self._prompt) > 1:
+            self._prompt = self._prompt[list(places)]
         if isinstance(self._plans, Sequence):
-            self._plans = [self._plans[place] for place in places]
+            self._plans = self._plans_at(places)
+
+    def _plans_at(self, places: Sequence[int]) -> list[Plan]:
+        plans = self._plans
+        if isinstance(plans, Sequence):
+            return [plans[place] for place in places]
+        return [plans] * len(places)
+
+    @staticmethod
+    @torch.inference_mode()
+    def joined(parts: Sequence[tuple[Rows, Sequence[int]]]) -> Rows:
+        """The chosen rows of several, one token unread in each, in as few columns as they need.
+
+        parts: rows, and the places of those to take. What they were is used up.
+        """
+        if len(parts) == 1 and not parts[0][0].can_join:
+            parts[0][0].keep(parts[0][1])
+            return parts[0][0]
+        chosen = [torch.tensor(places, device=rows._mask.device) for rows, places in parts]
+        masks = [rows._mask[places] for (rows, _), places in zip(parts, chosen)]
+        width = max(int(mask.sum(1).max()) for mask in masks)
+        prompts = [
+            rows._prompt.expand(rows._mask.shape[0])[list(places)] + width - rows._mask.shape[1]
+            for rows, places in parts
+        ]
+        caches = [(rows._cache, places) for (rows, _), places in zip(parts, chosen)]
+        return Rows(
+            parts[0][0]._lm,
+            [plan for rows, places in parts for plan in rows._plans_at(places)],
+            torch.cat([rows._ids[places] for (rows, _), places in zip(parts, chosen)]),
+            right([mask[..., None] for mask in masks], width)[..., 0],
+            join(caches, width - 1),
+            torch.cat(prompts),
+        )
 
 
 class Chooser:

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 
-from ..errors import ClasError
 from ..model.architecture import LanguageModel
-from ..model.prompts import Prompt, Rendered, as_rendered
-from ..model.streaming import Answer
-from ..steering.plan import placed
-from .batch import Plan, Plans, check_length
+from ..model.prompts import Prompt
+from ..model.taps import is_tapped
+from .batch import Plans
+from .decoder import TooLarge, shared
 from .decoding import Chooser, Rows, decode
-
-
-@dataclass(frozen=True)
-class Step:
-    """Everything generated up to and with token `index` (0 the first), without the prompt.
-
-    `texts` holds whole characters only: a letter whose bytes are still under way is not yet there.
-    `token_ids` includes an end-of-sequence token, `texts` doesn't. `done[r]`: row r ended itself,
-    rather than being cut at `max_new_tokens`. `prompt_ids`: each row's prompt, without padding.
-    """
-
-    texts: tuple[str, ...]
-    token_ids: tuple[tuple[int, ...], ...]
-    done: tuple[bool, ...]
-    index: int
-    prompt_ids: tuple[tuple[int, ...], ...]
+from .request import Request
+from .request import Step as Step
 
 
 def generate(
@@ -58,48 +42,24 @@ def generate(
     for all rows or one for each, takes the place of the plans' own; `steering.where.steered_tokens`
     tells which tokens that steers.
 
+    Inside `with Decoder(lm):` it is written together with what others ask of the same model.
+
     Raises ClasError at once for an empty or too long prompt and for settings out of range.
     """
-    prompts = [prompt] * len(plans) if isinstance(prompt, (str, Rendered)) else list(prompt)
-    _check_settings(max_new_tokens, temperature, seed)
-    if not plans or len(prompts) != len(plans):
-        raise ClasError(f"Give one plan for each row: {len(prompts)} prompts, {len(plans)} plans.")
-    plans = placed(plans, where)
-    rendered = {one: as_rendered(lm, one) for one in prompts}
-    longest = max(len(one.token_ids) for one in rendered.values())
-    check_length(lm, "The prompt", longest, max_new_tokens)
-    # Answers that can't differ share a row, and then don't, not even by rounding.
-    sharing: dict[tuple[Rendered, Plan], list[Answer]] = {}
-    answers = []
-    for one, plan in zip(prompts, plans):
-        answers.append(Answer(lm, rendered[one], stop_at_newline))
-        key = rendered[one], None if plan is None or plan.is_identity else plan
-        sharing.setdefault(key, []).append(answers[-1])
-    active = [plan for _, plan in sharing]
+    request = Request(prompt, plans, max_new_tokens, temperature, seed, stop_at_newline, where)
+    decoder = shared(lm)
+    if decoder is not None and not is_tapped(lm):  # what is active here is not so in its thread
+        with suppress(TooLarge):
+            return decoder.submit(request, stop=stop)
+    writing = request.begin(lm)
+    lanes = writing.lanes
+    active = [lane.plan for lane in lanes]
     rows = Rows(
         lm,
         active[0] if len(set(active)) == 1 else active,
-        *lm.pad([one.token_ids for one, _ in sharing]),
+        *lm.pad([lane.prompt_ids for lane in lanes]),
     )
     choose = Chooser(temperature, seed)
-    steps = decode(rows, list(sharing.values()), choose, max_new_tokens, stop=stop)
-    return (_step(answers, index) for index in steps)
-
-
-def _step(answers: Sequence[Answer], index: int) -> Step:
-    return Step(
-        texts=tuple(answer.text for answer in answers),
-        token_ids=tuple(tuple(answer.token_ids) for answer in answers),
-        done=tuple(answer.done for answer in answers),
-        index=index,
-        prompt_ids=tuple(answer.prompt_ids for answer in answers),
-    )
-
-
-def _check_settings(max_new_tokens: int, temperature: float, seed: int) -> None:
-    if max_new_tokens < 1:
-        raise ClasError(f"Ask for at least one new token, not {max_new_tokens}.")
-    if not (math.isfinite(temperature) and temperature >= 0):
-        raise ClasError(f"Temperature must be 0 (greedy) or a number above it, not {temperature}.")
-    if not -(2**63) <= seed < 2**63:
-        raise ClasError(f"The seed must be a whole number below 2^63, not {seed}.")
+    answers = [lane.answers for lane in lanes]
+    steps = decode(rows, answers, choose, max_new_tokens, stop=stop)
+    return (writing.step(index) for index in steps)

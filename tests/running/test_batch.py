@@ -6,8 +6,7 @@ from functools import lru_cache
 import pytest
 import torch
 from oracles import make_plan
-from tiny import FAMILIES, make_tokenizer, tiny_model
-from transformers import AutoConfig
+from tiny import FAMILIES, make_tokenizer, windowed_model
 
 from clas_core.errors import ClasError
 from clas_core.model.architecture import UnsupportedModel
@@ -26,22 +25,14 @@ from clas_core.running.generation import generate
 from clas_core.running.likelihood import Question, log_likelihoods
 from clas_core.steering.plan import steered
 
-WINDOW = 8  # far below the prompts' length
-BEGINNING = tuple(range(5, 35))
+BEGINNING = tuple(range(5, 35))  # far longer than a window
 PROMPTS = [(*BEGINNING, *range(40, 40 + 5 * k)) for k in (1, 2, 4)]
 ENDINGS = ((90, 91, 92), (93,))
 
 
 @lru_cache
 def windowed(family):
-    """A tiny model that looks back 8 tokens at most, where its family can be told to."""
-    known = AutoConfig.for_model(family, **FAMILIES[family][0])
-    changes = {name: WINDOW for name in ("sliding_window", "window_size") if hasattr(known, name)}
-    if hasattr(known, "use_sliding_window"):
-        changes |= {"use_sliding_window": True, "max_window_layers": 1}
-    if family == "lfm2":
-        changes["layer_types"] = ["conv", "full_attention"]
-    return load(tiny_model(family, **changes), make_tokenizer())
+    return load(windowed_model(family), make_tokenizer())
 
 
 def alone(lm, prompt, ending, plan):
