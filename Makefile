@@ -42,6 +42,7 @@ bench: $(VENV)/.test
 	$(BIN)/python -m clas_core.studies.benches.page
 	$(BIN)/python -m clas_core.studies.benches.measuring
 	$(BIN)/python -m clas_core.studies.benches.evaluation
+	$(BIN)/python -m clas_core.studies.benches.decoding
 
 # Bad input at everything that reads what others wrote, and the page's server: 100,000 times.
 fuzz: $(VENV)/.test
@@ -50,6 +51,7 @@ fuzz: $(VENV)/.test
 # 10,000 interleaved requests of 40 visitors against what each gets alone.
 isolation: $(VENV)/.test
 	$(BIN)/python tests/isolation.py
+	$(BIN)/python tests/isolation.py --together
 
 # The embedded model from its seeds: hours on two cores, minutes with a GPU; resumes when killed.
 model: $(VENV)/.app

@@ -2,7 +2,7 @@
 
 Visitors with a plan, seed, temperature, length and prompt of their own step their answers in turn,
 in random order and from changing threads; some leave in the middle, and some forwards raise. Every
-text that came to its end is compared with the same request alone.
+text that came to its end is compared with the same request alone. Then all that again `--together`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from tiny import SENTENCES, make_tokenizer, tiny_llama_model
 from clas_core.model.architecture import LanguageModel
 from clas_core.model.loading import load
 from clas_core.model.taps import Tap, tapped
+from clas_core.running.decoder import Decoder
 from clas_core.running.generation import Step, generate
 from clas_core.steering.plan import LayerPlan, SteeringPlan
 
@@ -71,11 +73,14 @@ def draw(rng: random.Random) -> Request:
     return Request(own.choice(TEXTS), plan, kind, own.choice((0.0, 0.8)), own.randint(1, 10))
 
 
-def simulate(requests: int, visitors: int, seed: int = 0) -> dict[str, int]:
-    """How many requests came to an end, left, raised, and differ from the same one alone."""
+def simulate(requests: int, visitors: int, seed: int = 0, together: bool = False) -> dict[str, int]:
+    """How many requests came to an end, left, raised, and differ from the same one alone.
+
+    `together`: they are written by one decoder, which the errors of one's own forwards don't reach.
+    """
     lm = load(tiny_llama_model(), make_tokenizer())
     rng = random.Random(seed)
-    alone: dict[int, tuple] = {}
+    ends: list[tuple[Request, tuple]] = []
     counts = {"finished": 0, "left": 0, "raised": 0, "different": 0}
 
     def begin() -> dict:
@@ -96,8 +101,8 @@ def simulate(requests: int, visitors: int, seed: int = 0) -> dict[str, int]:
             pass
 
     started = min(visitors, requests)
-    open_visits = [begin() for _ in range(started)]
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(4) as pool, Decoder(lm) if together else nullcontext():
+        open_visits = [begin() for _ in range(started)]
         while open_visits:
             chosen = rng.sample(range(len(open_visits)), min(4, len(open_visits)))
             jobs = [(k, pool.submit(advance, open_visits[k])) for k in chosen]
@@ -105,11 +110,7 @@ def simulate(requests: int, visitors: int, seed: int = 0) -> dict[str, int]:
                 visit, going = open_visits[k], job.result()
                 if not going:
                     counts["finished"] += 1
-                    request = visit["request"]
-                    if request.seed not in alone:
-                        *_, step = request.start(lm)
-                        alone[request.seed] = step.token_ids
-                    counts["different"] += visit["last"].token_ids != alone[request.seed]
+                    ends.append((visit["request"], visit["last"].token_ids))
                 elif rng.random() < RAISES:
                     pool.submit(fail, visit).result()
                     counts["raised"] += 1
@@ -123,6 +124,12 @@ def simulate(requests: int, visitors: int, seed: int = 0) -> dict[str, int]:
                 else:
                     open_visits[k] = None
             open_visits = [visit for visit in open_visits if visit is not None]
+    alone: dict[int, tuple] = {}
+    for request, token_ids in ends:
+        if request.seed not in alone:
+            *_, step = request.start(lm)
+            alone[request.seed] = step.token_ids
+        counts["different"] += token_ids != alone[request.seed]
     return counts
 
 
@@ -131,10 +138,11 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--visitors", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--together", action="store_true", help="written by one decoder")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     began = time.monotonic()
-    counts = simulate(arguments.requests, arguments.visitors, arguments.seed)
+    counts = simulate(arguments.requests, arguments.visitors, arguments.seed, arguments.together)
     said = ", ".join(f"{number} {name}" for name, number in counts.items())
     print(f"{arguments.requests} requests of {arguments.visitors} visitors: {said}")
     print(f"{time.monotonic() - began:.0f} s")

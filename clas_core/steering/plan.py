@@ -442,9 +442,19 @@ def _part(stack: torch.Tensor | None, neurons: slice) -> torch.Tensor | None:
     return None if stack is None else stack[..., neurons]
 
 
-@lru_cache(maxsize=16)
 def _compile(plans: tuple[SteeringPlan | None, ...], everywhere: bool) -> _Affine:
     """Cached, because a decode loop enters `steered` with the same plans at every token."""
+    return (_compile_few if len(plans) <= 8 else _compile_many)(plans, everywhere)
+
+
+@lru_cache(maxsize=16)
+def _compile_few(plans: tuple[SteeringPlan | None, ...], everywhere: bool) -> _Affine:
+    with torch.inference_mode(False):
+        return _Affine(plans, everywhere)
+
+
+@lru_cache(maxsize=2)  # large, and a shared batch changes often
+def _compile_many(plans: tuple[SteeringPlan | None, ...], everywhere: bool) -> _Affine:
     with torch.inference_mode(False):
         return _Affine(plans, everywhere)
 
