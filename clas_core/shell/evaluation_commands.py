@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -38,6 +39,7 @@ from ..evaluation.judging.sweep import (
     sweep_runs,
 )
 from ..evaluation.judging.workers import WorkerSetup, run_in_processes
+from ..evaluation.marks import GOALS, find_marks, goal_recipe, save_marks
 from ..evaluation.tasks import Likelihood, open_task
 from ..evaluation.telling.numbers import bounds
 from ..evaluation.telling.report import write_report
@@ -117,6 +119,46 @@ def report(arguments: argparse.Namespace) -> None:
     if arguments.sweep and not arguments.html:
         raise ClasError("A sweep is drawn in the report: name a file for it by --html.")
     _put_out(arguments, _load_any(arguments.results))
+
+
+def marks(arguments: argparse.Namespace) -> None:
+    """Find from which strength a method is seen, where it does best, and where it breaks."""
+    recipe = recipe_of(arguments)
+    given = {name for name in GOALS.get(arguments.goal, ()) if hasattr(arguments, name)}
+    if arguments.recipe is None and "method" not in given:
+        wished = {name: getattr(recipe, name) for name in given}
+        recipe = dataclasses.replace(goal_recipe(arguments.goal, recipe), **wished)
+    strengths = None
+    if arguments.strengths:
+        _, strengths = _values(f"alpha={arguments.strengths}")
+    if isinstance(strengths, Between):
+        raise ClasError("List the strengths, such as 0.1,0.2,0.5.")
+    lm = open_model(recipe)
+    atlas = atlas_of(arguments, recipe, lm)
+    with bar("trying", "prompt") as progress:
+        found = find_marks(
+            lm,
+            atlas,
+            ParallelCorpus.open(recipe.corpus),
+            arguments.goal,
+            recipe,
+            languages=arguments.languages,
+            prompts=arguments.prompts,
+            strengths=strengths,
+            progress=progress,
+        )
+    if arguments.out:
+        save_marks(arguments.out, found.as_dict())
+    if arguments.json:
+        print(json.dumps(found.as_dict(), ensure_ascii=False))
+        return
+    print(
+        f"{'strength':>8} {'differs':>8} {'reached':>8} {'broken':>8} {'score':>8} {'control':>8}"
+    )
+    for one in found.points:
+        shares = (f"{share:>8.0%}" for share in (one.differs, one.reached, one.broken))
+        print(f"{one.alpha:>8g}", *shares, f"{one.score:>8.3f}", f"{one.control:>8.3f}")
+    print(found.sentence)
 
 
 def run_harness(arguments: argparse.Namespace) -> None:

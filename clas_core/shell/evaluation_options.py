@@ -66,6 +66,23 @@ def add_commands(commands: Any, with_recipe: Make) -> None:
             "--finding", action="store_true", help="measure how far languages move apart, too"
         )
 
+    marks = with_recipe(
+        commands, "marks", _run("marks"), "find the strengths at which a method says something"
+    )
+    marks.add_argument(
+        "--goal",
+        default="write",
+        help="forget (the language), write (in another), silence (one) or help (a weak one); "
+        "each has a method of its own (default: write)",
+    )
+    text = "codes such as es,sw (default: three that the atlas has)"
+    marks.add_argument("--languages", type=language_codes, help=text)
+    marks.add_argument("--prompts", type=int, default=6, help="of each language")
+    marks.add_argument("--strengths", help="such as 0.1,0.2,0.5 (default: eight that suit it)")
+    marks.add_argument("--atlas", help="a measured atlas (default: the kept one, or measure now)")
+    marks.add_argument("--out", help="write them as JSON")
+    marks.add_argument("--json", action="store_true", help="print them as JSON")
+
     report = commands.add_parser("report", help="write tables and plots of results")
     report.set_defaults(run=_run("report"))
     report.add_argument("results", help="what evaluate or sweep wrote (.json)")

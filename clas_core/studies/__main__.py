@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -12,13 +13,17 @@ from tqdm import tqdm
 from ..atlas.atlas import Atlas
 from ..atlas.selection import select
 from ..errors import ClasError
+from ..evaluation.marks import GOALS, find_marks, goal_recipe, save_marks
+from ..evaluation.telling.tables import to_json
 from ..model.loading import load
 from ..paths import ASSETS, replacing
+from ..steering.recipe import Recipe
 from ..text.corpus import ParallelCorpus
 from ..village.grammar import CODES
 from ..village.train import Settings
 from .card import card
 from .first_screen import write_first_screen
+from .forcing import METHODS, force, lines_of, settings_of
 from .scores import evaluate, table
 from .settings import save, study
 
@@ -64,6 +69,49 @@ def write_card(folder: Path, items: int, tau: float) -> None:
     print(table(scores))
 
 
+def print_forcing(
+    methods: Sequence[str], tried: int, told: int, out: Path | None, alone: bool
+) -> None:
+    """How well each of `methods` forces each language of the village, as a Markdown table; with
+    `out`, a folder, their comparisons as JSON too. `alone`: a setting for each language, which its
+    own validation items choose, English left out; else one for all."""
+    lm = load("village")
+    atlas = Atlas.load(VILLAGE / "atlas.safetensors", lm)
+    base = Recipe(tau=0.1, shared_from=len(CODES))
+    with tqdm(unit="item", disable=None) as bar:
+
+        def progress(stage: str, done: int, total: int) -> None:
+            bar.set_description(stage)
+            bar.total, bar.n = total, done
+            bar.refresh()
+
+        for method in methods:
+            settings = settings_of(method, base)
+            for only in [[code] for code in CODES if code != "en"] if alone else [None]:
+                chosen, found = force(
+                    lm, atlas, method, settings, None, only, tried=tried, told=told,
+                    progress=progress,
+                )  # fmt: skip
+                name = "".join(only or ["all languages"])
+                print(f"{name}: {chosen.setting.steering}")
+                print(*lines_of(method, chosen.setting, found), sep="\n")
+                sys.stdout.flush()
+                if out is not None:
+                    save(out / f"{method} {name}.json", json.loads(to_json(found)))
+
+
+def write_marks() -> None:
+    """Find the strengths at which each goal's method says something, for the embedded model."""
+    lm = load("village")
+    atlas = Atlas.load(VILLAGE / "atlas.safetensors", lm)
+    corpus, base = ParallelCorpus.bundled("village"), Recipe(tau=0.1, shared_from=len(CODES))
+    found = []
+    for goal in tqdm(GOALS, unit="goal", disable=None):
+        found.append(find_marks(lm, atlas, corpus, goal, goal_recipe(goal, base)).as_dict())
+        print(f"{goal}: {found[-1]['sentence']}")
+    save_marks(VILLAGE / "marks.json", found)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Do what `arguments` say (default: the command line's); the exit status."""
     parser = argparse.ArgumentParser(prog="python -m clas_core.studies", description=__doc__)
@@ -78,6 +126,13 @@ def main(arguments: list[str] | None = None) -> int:
     cards.add_argument("--items", type=int, default=300, help="test items a language and task")
     cards.add_argument("--tau", type=float, default=0.1)
     commands.add_parser("first-screen", help="store what the page opens with, and its layouts")
+    commands.add_parser("marks", help="store at which strengths the goals' methods are seen")
+    forcing = commands.add_parser("forcing", help="tell how well methods force a language")
+    forcing.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    forcing.add_argument("--tried", type=int, default=6, help="validation items a language")
+    forcing.add_argument("--told", type=int, default=20, help="test items a language")
+    forcing.add_argument("--out", type=Path, help="a folder for the comparisons as JSON")
+    forcing.add_argument("--alone", action="store_true", help="choose a setting a language")
     args = parser.parse_args(arguments)
     try:
         match args.command:
@@ -87,6 +142,10 @@ def main(arguments: list[str] | None = None) -> int:
                 write_card(args.model, args.items, args.tau)
             case "first-screen":
                 write_first_screen()
+            case "marks":
+                write_marks()
+            case "forcing":
+                print_forcing(args.methods, args.tried, args.told, args.out, args.alone)
     except ClasError as error:
         print(error, file=sys.stderr)
         return 1

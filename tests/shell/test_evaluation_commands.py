@@ -9,7 +9,9 @@ from tiny import SENTENCES
 from clas_core.evaluation.judging.items import Test, Validation
 from clas_core.evaluation.judging.results import Results
 from clas_core.evaluation.judging.sweep import load_chosen
+from clas_core.evaluation.marks import Marks
 from clas_core.shell.cli import main
+from clas_core.text.raw import read_json
 
 SETTINGS = ["--tau", "0.3", "--shared-from", "2", "--beta", "2", "--gamma", "-1", "--layers", "1-3"]
 
@@ -138,3 +140,21 @@ def test_results_of_another_kind_are_refused(tmp_path, capsys):
     (tmp_path / "file").write_text("{}")
     assert main(["report", str(tmp_path / "file")]) == 1
     assert "holds no results" in capsys.readouterr().err
+
+
+def test_marks(common, tmp_path, capsys):
+    """The method that the goal has, or the one that is named; as a table, JSON and file."""
+    out = tmp_path / "marks.json"
+    own = common[: common.index("--tasks")]
+    few = [*own, "--languages", "sw", "--prompts", "2", "--strengths", "0.5,4"]
+    assert main(["marks", *few, "--goal", "write", "--out", str(out)]) == 0
+    head, *rows, sentence = capsys.readouterr().out.splitlines()
+    assert head.split()[0] == "strength"
+    assert [row.split()[0] for row in rows] == ["0", "0.5", "4"]
+    found = Marks.from_dict(read_json(out))
+    assert sentence == found.sentence
+    assert found.method["method"] == "DiffMean"
+    assert main(["marks", *few, "--goal", "help", "--method", "IntMu", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["method"]["method"] == "IntMu"
+    assert main(["marks", *few, "--goal", "fly"]) == 1
+    assert "There is no goal 'fly'" in capsys.readouterr().err
