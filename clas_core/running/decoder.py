@@ -13,13 +13,14 @@ already: the forward with a plan a row, padding, choosing tokens and text.
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
 from contextvars import Context
 from queue import SimpleQueue
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor
@@ -32,6 +33,7 @@ from .request import Lane, Request, Step, Writing
 from .waiting import Expected, Line, Load, Room
 
 _IDLE = 5.0  # seconds after which a worker without work ends
+_FORETOLD = 0.5  # seconds that what was foretold is good for
 _NARROW = 256  # columns, of which a row may waste any number
 
 
@@ -57,7 +59,7 @@ class Decoder:
         *,
         most_rows: int = 64,
         most_tokens: int = 16384,
-        most_waiting: int = 1000,
+        most_waiting: int = 200,
         tokens_at_once: int = 512,
     ) -> None:
         if min(most_rows, most_tokens, most_waiting, tokens_at_once) < 1:
@@ -69,12 +71,15 @@ class Decoder:
         self._line: Line[_Job] = Line(self._room)
         self._running: list[_Job] = []
         self._seconds = 0.0  # of a turn, as of late
+        self._foretold: dict[Load, Expected] = {}
+        self._foretold_at = 0.0
         self._closed = False
         self._thread: threading.Thread | None = None
         # The worker's own.
         self._unread: deque[_Job] = deque()
         self._reading: _Batch | None = None
         self._batches: list[_Batch] = []
+        _open.add(self)
 
     def submit(
         self,
@@ -168,10 +173,16 @@ class Decoder:
         self._unread.clear()
         self._reading = None
         self._batches.clear()
+        self._foretold.clear()
 
     def _place_of(self, job: _Job) -> Expected:
         with self._changed:
-            return self._expect().get(job, Expected(0, 0.0))
+            if not job.waits:
+                return Expected(0, 0.0)
+            old = time.monotonic() - self._foretold_at > _FORETOLD
+            if old or job not in self._foretold:  # all of those that wait ask again and again
+                self._foretold, self._foretold_at = self._expect(), time.monotonic()
+            return self._foretold[job]
 
     # -- the worker ----------------------------------------------------------------------------
 
@@ -201,6 +212,7 @@ class Decoder:
                         job.end()
                 self._running = [job for job in self._running if not job.ended]
                 while (new := self._line.pop(self._running)) is not None:
+                    new.waits = False
                     self._running.append(new)
                     self._unread.append(new)
                 if self._running:
@@ -280,6 +292,14 @@ class Decoder:
 
 
 _shared: WeakKeyDictionary[LanguageModel, Decoder] = WeakKeyDictionary()
+_open: WeakSet[Decoder] = WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """A worker that is torn out of a forward at the interpreter's end aborts the process."""
+    for decoder in list(_open):
+        decoder.close()
 
 
 def shared(lm: LanguageModel) -> Decoder | None:
@@ -354,6 +374,7 @@ class _Job(Load):
         self.events: SimpleQueue[_Event | BaseException | None] = SimpleQueue()
         self.index = 0  # of the next token
         self.alone = False  # to be read
+        self.waits = True  # to be let in
         self.ended = False
         self._choose = Chooser(request.temperature, request.seed)
         self._most = request.max_new_tokens
@@ -398,7 +419,7 @@ class _Job(Load):
     def end(self, error: BaseException | None = None) -> None:
         """Say that nothing more comes, or why."""
         if not self.ended:
-            self.ended = True
+            self.ended, self.waits = True, False
             self.events.put(error)
 
     def _tokens(self) -> int:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 import random
+import subprocess
+import sys
 import threading
 import time
 from functools import lru_cache
@@ -23,6 +26,7 @@ from clas_core.steering.plan import steered
 
 TEXTS = [text for texts in SENTENCES.values() for text in texts]
 LONG = " ".join(TEXTS[:12])
+PATH = os.pathsep.join(sys.path)
 SOON = 60  # seconds, far more than anything here takes
 
 
@@ -342,6 +346,24 @@ def test_closing_ends_everything(tiny_lm):
     with pytest.raises(ClasError, match="closed"):
         decoder.submit(Request(TEXTS[0]))
     assert decoder._thread is None
+
+
+LEAVES = """
+from tiny import SENTENCES, make_tokenizer, tiny_llama_model
+from clas_core.model.loading import load
+from clas_core.running.decoder import Decoder
+from clas_core.running.request import Request
+
+decoder = Decoder(load(tiny_llama_model(), make_tokenizer()))
+streams = [decoder.submit(Request(text, max_new_tokens=200)) for text in SENTENCES["en"]]
+next(streams[0])
+"""
+
+
+@pytest.mark.slow
+def test_a_program_may_end_in_the_middle():
+    done = subprocess.run([sys.executable, "-c", LEAVES], env={**os.environ, "PYTHONPATH": PATH})
+    assert done.returncode == 0
 
 
 def test_a_worker_without_work_ends_and_another_begins(tiny_lm, monkeypatch):
