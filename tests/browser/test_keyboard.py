@@ -78,6 +78,7 @@ def test_a_row_of_languages_is_one_stop(open_page: Open) -> None:
 def test_the_strip_of_tokens_is_one_stop(open_page: Open) -> None:
     page = open_page()
     page.locator("#switch label", has_text="Lab").click()
+    expect(page.locator(".strip-row")).to_be_visible()
     assert stops(page, ".strip-row") == 1
     page.locator(".strip-cell").first.focus()
     page.keyboard.press("ArrowRight")

@@ -200,7 +200,7 @@ def test_cancel_and_measure_at_once(open_page, monkeypatch):
         ("seed=9007199254740993", "seed"),
         ("method=LanguageArithmetic&lam=3", "lam = 3.0"),
         ("tau_mode=quantile", "tau_mode"),
-        ("source=es", "source"),
+        ("method=LAPE&source=es", "source"),
         ("dtype=float16", "dtype"),
         ("alfa=1", "no field alfa"),
     ],

@@ -10,6 +10,14 @@ const parting = element.querySelector(".result-parting");
 const story = element.querySelector(".result-story");
 const names = new Intl.DisplayNames(["en"], { type: "language", fallback: "code" });
 
+function nameOf(code) {
+  try {
+    return names.of(code);
+  } catch { // a code that no language can have
+    return code;
+  }
+}
+
 function make(tag, className, text) {
   const node = document.createElement(tag);
   if (className) node.className = className;
@@ -31,7 +39,7 @@ function words(spans) {
         node.title = "a word of no language here";
       } else {
         node.lang = code;
-        node.title = names.of(code);
+        node.title = nameOf(code);
         node.style.setProperty("--language", props.palette[code] || "currentColor");
         if (code !== before) node.dataset.tag = code;
       }
