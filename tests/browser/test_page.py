@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -103,6 +104,38 @@ def test_no_sweep_where_the_page_does_not_open_off(open_page):
 
     page.wait_for_timeout(3000)
     expect(page.locator("#strength output")).to_contain_text("0.50")
+
+
+@pytest.fixture
+def opens_off(studio, monkeypatch):
+    """The tiny page opens off, from where alone it sweeps."""
+    monkeypatch.setattr(studio, "opening", replace(studio.opening, alpha=0.0))
+
+
+def test_one_sweep_to_where_language_melts_and_back(open_page, opens_off):
+    page = open_page(reduced_motion="no-preference", locale="en")
+    output = page.locator("#strength output")
+    expect(output).to_contain_text("2.00")
+    expect(page.locator("html")).to_have_attribute("data-sweep", "")
+    expect(output).to_have_text("Off")
+    expect(page.locator("html")).not_to_have_attribute("data-sweep", "")
+
+
+def test_any_touch_stops_the_sweep_where_it_is(open_page, opens_off):
+    page = open_page(reduced_motion="no-preference", locale="en")
+    output = page.locator("#strength output")
+    expect(output).to_contain_text("2.00")
+    page.mouse.move(700, 500)
+    page.mouse.wheel(0, 10)
+    page.wait_for_timeout(4000)
+    expect(output).to_contain_text("2.00")
+    expect(page.locator("#steer-stamp")).to_contain_text("strength 2")
+
+
+def test_no_sweep_where_motion_is_unwanted(open_page, opens_off):
+    page = open_page(locale="en")
+    page.wait_for_timeout(4000)
+    expect(page.locator("#strength output")).to_have_text("Off")
 
 
 def test_every_move_is_answered_by_itself(open_page):
