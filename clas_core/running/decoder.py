@@ -276,18 +276,19 @@ class Decoder:
         return reading
 
     def _next_unread(self) -> list[_Job]:
-        """As many as can be read at once."""
+        """The first, and what can be read at once with it in a batch that is mostly text."""
         jobs: list[_Job] = []
-        rows = longest = 0
-        while self._unread:
-            job = self._unread[0]
-            rows += job.rows
-            longest = max(longest, job.longest)
-            if jobs and (job.alone or jobs[0].alone or rows * longest > self._tokens_at_once):
-                break
-            self._unread.popleft()
-            if not job.ended:
-                jobs.append(job)
+        later: deque[_Job] = deque()
+        rows = shortest = longest = 0
+        for job in (job for job in self._unread if not job.ended):
+            least, most = min(shortest or job.longest, job.longest), max(longest, job.longest)
+            fits = most <= 2 * least and (rows + job.rows) * most <= self._tokens_at_once
+            if jobs and (job.alone or jobs[0].alone or not fits):
+                later.append(job)
+                continue
+            jobs.append(job)
+            rows, shortest, longest = rows + job.rows, least, most
+        self._unread = later
         return jobs
 
 
