@@ -202,10 +202,23 @@ def test_a_ticket_in_the_place_of_another_silences_that_one():
     two = stops.issue(one)
     assert first.over
     assert first.stop.is_set()
-    assert not stops.goes_on(one)
     assert stops.goes_on(two)
+    assert stops.goes_on(one)  # its end, told late, is not the end of what took its place
+    stops.drop(one)
+    assert stops.goes_on(one)
     stops.drop(two)
     assert not stops.goes_on(two)
+    assert not stops.goes_on(one)
+
+
+def test_only_so_many_places_are_remembered():
+    stops = Stops(kept=3)
+    ticket = stops.issue()
+    for _ in range(10):
+        ticket = stops.issue(ticket)
+    assert len(stops._later) == 3
+    stops.issue("x" * 10**6)  # no ticket of ours
+    assert "x" * 10**6 not in stops._later
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ class Stops:
     def __init__(self, kept: int = 1000) -> None:
         self._kept = kept
         self._runs: OrderedDict[str, Run] = OrderedDict()
+        self._later: OrderedDict[str, str] = OrderedDict()  # the ticket in place of another
         self._lock = threading.Lock()
 
     def issue(self, before: object = None) -> str:
@@ -33,8 +34,11 @@ class Stops:
         ticket = secrets.token_hex(8)
         with self._lock:
             self._runs[ticket] = Run()
-            if len(self._runs) > self._kept:
-                self._runs.popitem(last=False)
+            if isinstance(before, str) and len(before) == len(ticket):
+                self._later[before] = ticket
+            for kept in (self._runs, self._later):
+                if len(kept) > self._kept:
+                    kept.popitem(last=False)
         return ticket
 
     def run(self, ticket: object) -> Run:
@@ -47,7 +51,13 @@ class Stops:
         self.run(ticket).stop.set()
 
     def goes_on(self, ticket: object) -> bool:
-        """Whether it is waited for: neither stopped nor over."""
+        """Whether it, or what took its place, is waited for: neither stopped nor over.
+
+        The page may tell of a run's end by its ticket after a later click, whose own ticket it
+        hasn't got yet.
+        """
+        while isinstance(ticket, str) and ticket in self._later:
+            ticket = self._later[ticket]
         return ticket in self._runs and not self.run(ticket).stop.is_set()
 
     def drop(self, ticket: str) -> None:
