@@ -62,13 +62,11 @@ model: $(VENV)/.app
 mini: $(VENV)/.app
 	$(BIN)/python -m clas_core.village model --preset mini --run runs/mini --out runs/mini/model
 
-# Everything measured on the embedded model: atlas, settings, card,
-# marks, layouts, first screen.
+# Everything measured on the embedded model: atlas, settings, card, layouts, first screen.
 assets: $(VENV)/.app
 	$(BIN)/python -m clas_core.village corpus
 	$(BIN)/python -m clas_core.studies measure
 	$(BIN)/python -m clas_core.studies card
-	$(BIN)/python -m clas_core.studies marks
 	$(BIN)/python -m clas_core.studies first-screen
 
 clean:

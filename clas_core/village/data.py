@@ -130,7 +130,7 @@ def _recite(grammar: Grammar, other: Grammar, rng: random.Random) -> list[Segmen
     if grammar is not other and rng.random() < 0.5:
         for _ in range(count):
             speaker = rng.choice((grammar, other))
-            fact = rng.choice(_told(time, speaker.code, speaker.code))
+            fact = rng.choice(_told(time, speaker.code))
             segments += _ask(fact.question, speaker, speaker, rng)
         return segments
     for fact in rng.sample(_told(time, grammar.code, other.code), count):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ...steering.methods import bridge_layers
 from ...steering.recipe import Recipe
 from .inputs import AUTO, STEERED_BY, anchor
 from .stored import Marks
@@ -27,8 +28,7 @@ class Goal:
 
 def _forget(studio: Studio, code: str) -> Settings:
     """Language-specific neurons down, as strongly as makes the stored text lose its language."""
-    end = studio.num_layers
-    start = end - max(1, end // 4)
+    start, end = bridge_layers(studio.num_layers)
     values: Settings = {
         "method": "CLAS", "beta": 1.0, "gamma": 0.0, "specific": "any", "first_layer": start + 1,
         "last_layer": end, "strength": 1.0, "language": AUTO,
