@@ -91,8 +91,8 @@ def open_page(browser: Browser, url: str) -> Iterator[Callable[..., Page]]:
         page = context.new_page()
         watch(page)
         page.goto(url + query)
-        page.wait_for_selector("#generate")
-        page.wait_for_selector(".result-sentence", state="attached")  # another tab may be open
+        for part in ("#generate", ".result-sentence"):
+            page.wait_for_selector(part, state="attached")  # unseen when a link opened another tab
         return page
 
     yield open_
