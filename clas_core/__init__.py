@@ -54,6 +54,7 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from .steering.methods import Kojima as Kojima
     from .steering.methods import LanguageArithmetic as LanguageArithmetic
     from .steering.methods import RandomControl as RandomControl
+    from .steering.methods import Silence as Silence
     from .steering.methods import ThereAndBack as ThereAndBack
     from .steering.methods import UnitDiffMean as UnitDiffMean
     from .steering.methods import bridge_layers as bridge_layers
@@ -99,7 +100,7 @@ _HOMES = {
     "running.layout": "Layout",
     "model.loading": "load",
     "steering.methods": "CLAS LAPE METHODS DiffMean IntMu Kojima LanguageArithmetic RandomControl "
-    "ThereAndBack UnitDiffMean bridge_layers",
+    "Silence ThereAndBack UnitDiffMean bridge_layers",
     "model.architecture": "LanguageModel UnsupportedModel",
     "atlas.selection": "Selection lape_select select",
     "steering.plan": "LayerPlan SteeringPlan steered",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import settings
 from tiny import SENTENCES, make_tokenizer, tiny_gpt2_model, tiny_llama_model, tiny_qwen2_model
 from transformers import PreTrainedTokenizerFast
 
@@ -14,6 +15,9 @@ from clas_core.model.loading import load
 from clas_core.text.corpus import ParallelCorpus
 
 torch.set_num_threads(1)
+# How long an example takes is the machine's affair: no test fails of it.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True, scope="session")

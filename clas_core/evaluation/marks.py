@@ -48,7 +48,7 @@ from .tasks.forcing import Forcing, VillageForcing, beginning, is_broken, likeli
 GOALS: Mapping[str, Mapping[str, Any]] = {  # and the method that is taken for each
     "forget": {"method": "CLAS", "beta": 1.0, "gamma": 0.0},
     "write": {"method": "DiffMean", "source": "others"},
-    "silence": {"method": "LAPE"},
+    "silence": {"method": "Silence"},
     "help": {"method": "CLAS"},
 }
 SHIFTS = ("DiffMean", "ThereAndBack")  # whose strength is a share of the stream

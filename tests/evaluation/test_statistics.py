@@ -68,7 +68,7 @@ def test_six_groups_have_an_interval_and_five_have_none():
     assert not paired_interval([1.91] * 4, groups=["a paragraph"] * 4).is_known
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(numbers, min_size=6, max_size=30), st.integers(0, 5))
 def test_the_interval_holds_the_estimate_stays_in_range_and_agrees_with_the_test(values, seed):
     found = paired_interval(values, resamples=500, seed=seed)
@@ -333,7 +333,7 @@ def test_spearman_covers(languages, own_settings, own):
     assert missed <= stats.binom.ppf(0.999, 400, 0.05)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(numbers, numbers), min_size=4, max_size=15))
 def test_spearman_is_antisymmetric_and_bounded(points):
     x, y = map(np.array, zip(*points))

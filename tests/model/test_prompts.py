@@ -168,7 +168,7 @@ def test_a_model_without_template_takes_no_chat(tiny_lm):
         render(tiny_lm, PROMPT, system="Be brief.")
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(text=st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip))
 def test_any_text_is_in_the_chat_as_it_is(chatml, text):
     expected = SHOWN[CHATML].replace(PROMPT, text)

@@ -62,7 +62,7 @@ TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\ufffd")) | st.
 ).map(" ".join)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=TEXTS, prompt=st.sampled_from(PROMPTS), marks=st.sets(st.integers(0, 60), max_size=5))
 def test_the_parts_add_up_to_the_tokenizers_own_text(lm, text, prompt, marks):
     """Also with special tokens between them, which are no text."""
@@ -76,7 +76,7 @@ def test_the_parts_add_up_to_the_tokenizers_own_text(lm, text, prompt, marks):
     assert parts[-1] == ""
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(tokens=st.lists(st.integers(3, 258), max_size=60))
 @example(tokens=[228, 131, 131, 131, 3, 3])  # a letter, spoilt by what follows
 def test_what_is_no_text_is_held_no_longer_than_four_tokens(lm, tokens):

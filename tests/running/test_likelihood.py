@@ -73,7 +73,7 @@ def test_endings_of_one_token_need_no_second_look(tiny_lm):
     assert scores == pytest.approx([plain(tiny_lm, (1, 40), (k,)) for k in (50, 51, 52)], abs=1e-4)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(prompt=st.text(max_size=20), ending=st.text(min_size=1, max_size=20))
 def test_prompt_and_ending_make_up_the_text(tiny_lm, prompt, ending):
     """Whatever moves over the border, the tokens spell prompt and ending (merges aside)."""

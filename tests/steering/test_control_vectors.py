@@ -67,7 +67,7 @@ vectors = st.lists(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.dictionaries(st.integers(1, 200), vectors.filter(any), min_size=1, max_size=5))
 def test_round_trips_keep_every_bit(tmp_path_factory, layers) -> None:
     path = tmp_path_factory.mktemp("gguf") / "vector.gguf"
@@ -257,7 +257,7 @@ def test_files_must_be_there_and_small(tmp_path, monkeypatch) -> None:
         read_control_vector(tmp_path / "big.gguf")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(st.integers(0, len(BY_HAND) - 1), st.integers(0, 255)), max_size=4))
 def test_a_damaged_file_is_read_or_refused(tmp_path_factory, changes) -> None:
     content = bytearray(BY_HAND)

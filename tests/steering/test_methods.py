@@ -19,6 +19,7 @@ from clas_core.steering.methods import (
     Kojima,
     LanguageArithmetic,
     RandomControl,
+    Silence,
     ThereAndBack,
     UnitDiffMean,
     bridge_layers,
@@ -158,6 +159,14 @@ def test_unit_diff_mean_moves_the_telling_units(source) -> None:
         torch.testing.assert_close(act(plan, layer), torch.where(units[layer], moved, H))
 
 
+def test_silence_turns_the_units_that_tell_the_target_down() -> None:
+    units = telling_units(ATLAS, "sw", 25, "top")
+    for strength, factor in ((1.0, 0.0), (2.0, -1.0), (0.5, 0.5)):
+        plan = Silence(strength, k=25).plan(ATLAS, SELECTION, "sw")
+        for layer in range(8):
+            assert torch.equal(act(plan, layer), torch.where(units[layer], factor * H, H))
+
+
 def test_there_and_back_goes_to_the_anchor_early_and_returns_late() -> None:
     r, length = ATLAS.residual, ATLAS.norm.mean(1)
     plan = ThereAndBack(0.5, "es").plan(ATLAS, SELECTION, "sw")
@@ -204,6 +213,7 @@ def test_a_random_shift_adds_up_over_layers_as_the_real_one() -> None:
         LAPE(layers=(0, 8)),
         Kojima(k=25),
         UnitDiffMean(k=25),
+        Silence(k=25),
         ThereAndBack(),
     ],
 )

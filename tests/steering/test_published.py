@@ -356,7 +356,7 @@ def test_a_file_of_one_language_has_one_tensor(tmp_path) -> None:
         read_vectors({"en": tmp_path / "en"})
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_a_damaged_file_is_read_or_refused(tmp_path_factory, data) -> None:
     path = tmp_path_factory.mktemp("fuzz") / "file"

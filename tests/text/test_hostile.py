@@ -54,21 +54,21 @@ def try_to_read(folder, name, data):
 @example(data=b"x" * 900_000)
 @example(data=b"x" * 1_100_000)
 @example(data=b"PAR1" + b"\xff" * 40 + b"PAR1")
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_any_bytes(tmp_path_factory, name, data):
     try_to_read(tmp_path_factory.mktemp("any"), name, data)
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "en.json", "en.jsonl"])
 @given(value=JSON)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_json(tmp_path_factory, name, value):
     try_to_read(tmp_path_factory.mktemp("json"), name, json.dumps(value).encode())
 
 
 @pytest.mark.parametrize("name", ["a.tsv", "a.csv"])
 @given(text=st.text('ensw\t,;"\n\r -_', max_size=60))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_table(tmp_path_factory, name, text):
     try_to_read(tmp_path_factory.mktemp("table"), name, text.encode())
 
@@ -77,7 +77,7 @@ def test_any_table(tmp_path_factory, name, text):
 @example(code="en-a-b")
 @example(code="en-x-private")
 @example(code="en_u_ca_gregory")
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_code(tmp_path_factory, code):
     try_to_read(tmp_path_factory.mktemp("code"), "a.tsv", f"{code}\tsw\nOne.\tMoja.\n".encode())
 

@@ -17,13 +17,14 @@ PLACE = {
     "corpus": "village",
     "codes": CODES,
     "num_layers": 8,
+    "units": 64,
     "max_new_tokens": 100,
     "fallback": "sw",
 }
 
 
 def recipe(**changes):
-    values = {**inputs.defaults(8, 4), "prompt": "The cat sees the moon.", **changes}
+    values = {**inputs.defaults(8, 4, 64), "prompt": "The cat sees the moon.", **changes}
     return inputs.make_recipe(values, **PLACE)
 
 
@@ -91,7 +92,7 @@ def test_the_language_of_an_example_is_known_and_not_guessed():
 
 
 def test_the_length_fits_the_profile():
-    assert inputs.defaults(8, 4, max_new_tokens=20)["length"] == 20
+    assert inputs.defaults(8, 4, 64, max_new_tokens=20)["length"] == 20
 
 
 def test_huge_prompts():
@@ -116,7 +117,7 @@ def test_language_detected_overridden_and_unknown():
 )
 def test_a_recipe_survives_the_page(strength, tau, shared_from, first, seed):
     made = recipe(strength=strength, tau=tau, shared_from=shared_from, first_layer=first, seed=seed)
-    values = inputs.from_recipe(Recipe.from_query(made.to_query()), 8, 4)
+    values = inputs.from_recipe(Recipe.from_query(made.to_query()), 8, 4, 64)
     again = inputs.make_recipe({**values, "prompt": made.prompt}, **PLACE)
     assert again == made
 

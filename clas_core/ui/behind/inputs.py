@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from ...atlas.selection import RANKINGS
 from ...errors import ClasError
-from ...steering.methods import bridge_layers
+from ...steering.methods import METHODS as ALL_METHODS
+from ...steering.methods import OTHERS, Kojima, bridge_layers
 from ...steering.recipe import Recipe
+from ...steering.where import ALL
 from ...text.detection import detect
 from ...text.languages import get_language
 
@@ -37,15 +41,30 @@ METHODS = {  # of clas_core.steering.methods: their name on the page, and what t
         "Difference on units",
         "the units that tell the language best are moved towards its mean",
     ),
+    "Silence": ("Silence", "the units that tell the language best are turned down"),
 }
 AWAY = ("LAPE", "DiffMean", "ThereAndBack")  # methods that steer away from the anchor
 SPECIFIC = {"any": "of any language", "target": "the language's own", "others": "everyone else's"}
+UNITS = {"both": "highest and lowest", "top": "highest only", "bottom": "lowest only"}
+WHERE = {ALL: "all of the text", "prompt": "the prompt", "answer": "the answer"}
 AUTO = "auto"
 # What makes a steering beside its strength and its language.
 STEERED_BY = (
-    "method", "beta", "gamma", "tau", "shared_from", "specific", "first_layer", "last_layer"
+    "method", "beta", "gamma", "tau", "shared_from", "specific", "source", "units", "ranking",
+    "where", "from_token", "first_layer", "last_layer",
 )  # fmt: skip
+FIELD = {"units": "k"}  # a control's field of the methods, where it has another name
+FROM_TOKEN = (1, 10_000)  # of an answer, from where on it is steered
 LENGTH = 40  # tokens that the page writes at first
+assert tuple(sorted(UNITS)) == tuple(sorted(RANKINGS))
+
+
+def is_read(control: str, method: object) -> bool:
+    """Whether the method of this name reads what the control sets."""
+    known = ALL_METHODS.get(method) if isinstance(method, str) else None
+    if known is None:
+        return False
+    return FIELD.get(control, control) in {field.name for field in dataclasses.fields(known)}
 
 
 def number(name: str, value: Any, limits: tuple[float, float]) -> float:
@@ -133,6 +152,7 @@ def make_recipe(
     chats: bool = False,
     codes: tuple[str, ...],
     num_layers: int,
+    units: int,
     max_new_tokens: int,
     fallback: str,
     examples: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
@@ -140,8 +160,9 @@ def make_recipe(
     """The recipe that the page's controls ask for.
 
     `values` are named as in `controls.NAMES`, with the prompt. Layers count from 1, both ends
-    included, as the page shows them. `chats`: whether the model's own default is a chat. Raises
-    ClasError, in one sentence, for anything else, also for numbers outside the page's ranges.
+    included, as the page shows them. `chats`: whether the model's own default is a chat. `units`:
+    how many neurons it has. Raises ClasError, in one sentence, for anything else, also for numbers
+    outside the page's ranges.
     """
     prompt = values.get("prompt", "")
     target, _ = target_language(values["language"], prompt, codes, fallback, examples)
@@ -152,7 +173,10 @@ def make_recipe(
             f"The first bridge layer ({first}) lies behind the last ({last}): move one of them."
         )
     method = choice("The method", values["method"], METHODS)
-    away = method in AWAY and "en" not in codes
+    where = choice("Where in the text", values["where"], WHERE)
+    begin = whole("The answer's first steered token", values["from_token"], FROM_TOKEN)
+    counted = whole("The number of units", values["units"], (2, max(2, units)))
+    ranking = choice("Which units", values["ranking"], UNITS)
     chat = values.get("chat", chats)
     system = values.get("system", "")
     return Recipe(
@@ -160,13 +184,16 @@ def make_recipe(
         revision=revision,
         corpus=corpus,
         method=method,
-        source=anchor(codes) if away else None,
+        source=_source(method, values["source"], codes),
         alpha=number("Strength", values["strength"], ALPHA),
         beta=number("Beta", values["beta"], BETA),
         gamma=number("Gamma", values["gamma"], GAMMA),
         tau=number("The activation threshold", values["tau"], TAU),
         shared_from=whole("Shared from", values["shared_from"], (2, len(codes))),
         specific=choice("Which neurons count as specific", values["specific"], SPECIFIC),
+        k=_units(method, counted, units),
+        ranking=ranking if is_read("ranking", method) else Recipe().ranking,
+        where=f"answer:{begin}" if where == "answer" else where,
         layers=(first - 1, last),
         target=target,
         prompt=_one_break(prompt) if isinstance(prompt, str) else "",
@@ -178,26 +205,69 @@ def make_recipe(
     )
 
 
+def _source(method: str, wanted: Any, codes: tuple[str, ...]) -> str | None:
+    """What a method steers away from; None for its own choice and where it has none.
+
+    Raises ClasError for what isn't one of its languages.
+    """
+    if not is_read("source", method):
+        return None
+    if wanted == AUTO:
+        return anchor(codes) if method in AWAY and "en" not in codes else None
+    known = dict.fromkeys(codes)
+    return choice("The language to steer away from", wanted, known | {OTHERS: None})
+
+
+def default_units(method: object, units: int) -> int:
+    """How many units a method takes by itself, of so many neurons; another's if it takes none."""
+    taken = ALL_METHODS[str(method)]() if is_read("units", method) else Kojima()
+    return min(taken.k, max(2, units))
+
+
+def _units(method: str, wanted: int, units: int) -> int | None:
+    """A method's number of units, if it reads one; None for its own."""
+    own = not is_read("units", method) or wanted == default_units(method, units)
+    return None if own else wanted
+
+
+def _shown(recipe: Recipe, num_layers: int, languages: int, units: int) -> dict[str, Any]:
+    """The values that ask for the steering of `recipe`, but for its language."""
+    start, end = recipe.layers or bridge_layers(num_layers)
+    where, _, begin = recipe.where.partition(":")
+    return {
+        "strength": recipe.alpha,
+        "method": choice("The method", recipe.method, METHODS),
+        "beta": recipe.beta,
+        "gamma": recipe.gamma,
+        "tau": recipe.tau,
+        "shared_from": recipe.shared_from or languages,
+        "specific": recipe.specific,
+        "source": recipe.source or AUTO,
+        "units": recipe.k or default_units(recipe.method, units),
+        "ranking": recipe.ranking,
+        "where": where,
+        "from_token": int(begin or 1),
+        "first_layer": start + 1,
+        "last_layer": end,
+    }
+
+
 def defaults(
-    num_layers: int, languages: int, opening: Recipe | None = None, max_new_tokens: int = LENGTH
+    num_layers: int,
+    languages: int,
+    units: int,
+    opening: Recipe | None = None,
+    max_new_tokens: int = LENGTH,
 ) -> dict[str, Any]:
     """The page's values before anyone touches it, by name.
 
-    `opening`: what was suggested for the model, in place of the general defaults.
+    `opening`: what was suggested for the model, in place of the general defaults. `units`: how many
+    neurons it has.
     """
     plain = opening or Recipe()
-    start, end = plain.layers or bridge_layers(num_layers)
     return {
-        "strength": plain.alpha,
+        **_shown(plain, num_layers, languages, units),
         "language": AUTO,
-        "method": plain.method,
-        "beta": plain.beta,
-        "gamma": plain.gamma,
-        "tau": plain.tau,
-        "shared_from": plain.shared_from or languages,
-        "specific": plain.specific,
-        "first_layer": start + 1,
-        "last_layer": end,
         "temperature": plain.temperature,
         "length": min(LENGTH, max_new_tokens),
         "seed": plain.seed,
@@ -213,21 +283,12 @@ def strength_for(method: Any, strength: Any, suggested: float) -> Any:
 
 
 def from_recipe(
-    recipe: Recipe, num_layers: int, languages: int, chats: bool = False
+    recipe: Recipe, num_layers: int, languages: int, units: int, chats: bool = False
 ) -> dict[str, Any]:
     """The page's values that ask for `recipe`: what a shared link sets. Not all can be shown."""
-    start, end = recipe.layers or bridge_layers(num_layers)
     return {
-        "strength": recipe.alpha,
+        **_shown(recipe, num_layers, languages, units),
         "language": recipe.target,
-        "method": choice("The method", recipe.method, METHODS),
-        "beta": recipe.beta,
-        "gamma": recipe.gamma,
-        "tau": recipe.tau,
-        "shared_from": recipe.shared_from or languages,
-        "specific": recipe.specific,
-        "first_layer": start + 1,
-        "last_layer": end,
         "temperature": recipe.temperature,
         "length": recipe.max_new_tokens,
         "seed": recipe.seed,

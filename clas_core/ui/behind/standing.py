@@ -11,6 +11,7 @@ from typing import Any
 
 from ...steering.methods import bridge_layers
 from ...steering.recipe import Recipe
+from ...steering.where import ALL
 from ...text.languages import get_language
 from . import inputs
 from .studio import Studio, steering_only
@@ -27,6 +28,7 @@ def keys_of(studio: Studio, recipe: Recipe, control: bool = False, layer: Any = 
     the one that it opens at.
     """
     steering, plain = steering_only(recipe, studio.fallback), Recipe()
+    whole = dataclasses.replace(steering, where=plain.where)  # the map's sentences have no prompt
     counted = ("tau", "tau_mode", "shared_from", "layers")
     neurons = {name: getattr(recipe, name) for name in counted}
     measured = dataclasses.replace(
@@ -38,7 +40,7 @@ def keys_of(studio: Studio, recipe: Recipe, control: bool = False, layer: Any = 
     return {
         "steer": f"{studio.key} {recipe.hash} {int(control)}",
         "link": f"{studio.key} {recipe.hash} 0",
-        "map": f"{studio.key} {steering.hash} {studio.telling_layer if layer is None else layer}",
+        "map": f"{studio.key} {whole.hash} {studio.telling_layer if layer is None else layer}",
         "neurons": f"{studio.key} {Recipe(**neurons).hash}",
         "measure": f"{studio.key} {measured.hash}",
         "curves": f"{studio.key} {dataclasses.replace(measured, alpha=0.0).hash}",
@@ -50,7 +52,11 @@ def words_of(studio: Studio, recipe: Recipe) -> str:
     first, end = recipe.layers or bridge_layers(studio.num_layers)
     where = f"layer {end}" if end - first == 1 else f"layers {first + 1} to {end}"
     alpha = f"{recipe.alpha:g}".replace("-", "−")
-    return f"{inputs.METHODS[recipe.method][0]}, strength {alpha}, {where}"
+    said = f"{inputs.METHODS[recipe.method][0]}, strength {alpha}, {where}"
+    if recipe.where == ALL:
+        return said
+    part, _, begin = recipe.where.partition(":")
+    return f"{said}, in {inputs.WHERE[part]}{f' from token {begin} on' if begin else ''}"
 
 
 def asked_in_words(studio: Studio, recipe: Recipe) -> str:

@@ -26,7 +26,7 @@ from ...model.prompts import Rendered, is_chat_model, render
 from ...paths import ASSETS
 from ...running.effects import compare
 from ...running.generation import Step, generate
-from ...steering.methods import bridge_layers
+from ...steering.methods import OTHERS, bridge_layers
 from ...steering.plan import SteeringPlan
 from ...steering.published import PublishedNeurons, recategorize
 from ...steering.recipe import Recipe
@@ -143,6 +143,11 @@ class Studio:
         return self.lm.num_layers
 
     @property
+    def units(self) -> int:
+        """How many MLP neurons the model has."""
+        return sum(self.lm.widths)
+
+    @property
     def telling_layer(self) -> int:
         """The layer at which the map opens: where most translations are found, if that is stored,
         else the last."""
@@ -170,7 +175,11 @@ class Studio:
     def defaults(self) -> dict[str, Any]:
         """Every control's opening value, by its name."""
         start = inputs.defaults(
-            self.num_layers, len(self.codes), self.opening, self.profile.max_new_tokens
+            self.num_layers,
+            len(self.codes),
+            self.units,
+            self.opening,
+            self.profile.max_new_tokens,
         )
         return {**start, "chat": is_chat_model(self.lm), "system": ""}
 
@@ -184,6 +193,7 @@ class Studio:
             chats=is_chat_model(self.lm),
             codes=self.codes,
             num_layers=self.num_layers,
+            units=self.units,
             max_new_tokens=self.profile.max_new_tokens,
             fallback=self.fallback,
             examples=self._example_languages,
@@ -219,7 +229,7 @@ class Studio:
         Raises ClasError for what this model or the page can't do, naming the field.
         """
         chats = is_chat_model(self.lm)
-        values = inputs.from_recipe(recipe, self.num_layers, len(self.codes), chats)
+        values = inputs.from_recipe(recipe, self.num_layers, len(self.codes), self.units, chats)
         values["prompt"] = recipe.prompt
         if len(recipe.prompt) > inputs.MAX_PROMPT:
             inputs.clean_prompt(recipe.prompt)
@@ -240,7 +250,7 @@ class Studio:
 
     def values_of_steering(self, recipe: Recipe) -> dict[str, Any]:
         """The controls' values that ask for the steering of `recipe`, whatever model it names."""
-        return inputs.from_recipe(recipe, self.num_layers, len(self.codes))
+        return inputs.from_recipe(recipe, self.num_layers, len(self.codes), self.units)
 
     def render(self, recipe: Recipe) -> Rendered:
         """The prompt as the model reads it."""
@@ -270,7 +280,7 @@ class Studio:
         selection: Any = self.selection(recipe)
         if self.neurons is not None and recipe.method != "CLAS":
             selection = _Owned(self.neurons, selection.category)
-        return method.plan(self.atlas, selection, recipe.target)
+        return method.plan(self.atlas, selection, recipe.target).at(recipe.where)
 
     def _selected(self, tau: float, shared_from: int | None) -> Selection:
         measured = select(self.atlas, tau, shared_from)
@@ -292,6 +302,10 @@ class Studio:
         values = self._mine.get(run, "peaks", layer)
         return most_fired(values[:, neuron], mapper.texts, mapper.labels)
 
+    def _away_from(self, recipe: Recipe) -> str:
+        source = _source(recipe) or inputs.anchor(self.codes)
+        return "all others" if source == OTHERS else get_language(source).name
+
     def summary(self, recipe: Recipe) -> str:
         """One line: what these settings reach."""
         first, end = recipe.layers or bridge_layers(self.num_layers)
@@ -299,8 +313,9 @@ class Studio:
         where += f" of {self.num_layers}"
         if recipe.method != "CLAS":
             name, what = inputs.METHODS[recipe.method]
-            source = get_language(inputs.anchor(self.codes)).name
-            return f"{name}: in {where}, {what.format(source=source)}."
+            said = what.format(source=self._away_from(recipe))
+            touched = self.plan(dataclasses.replace(recipe, alpha=1.0)).touched
+            return f"{name}: in {where}, {said}: {touched}."
         counts = self.selection(recipe).counts()[first:end].sum(0).tolist()
         factors = (1 + recipe.alpha * (m - 1) for m in (recipe.beta, recipe.gamma))
         boost, damp = (f"{factor:.2f}".replace("-", "−") for factor in factors)
@@ -374,7 +389,8 @@ class Studio:
             if question and not stopped:
                 asked = self._ask(question, spoken, plans, stop)
         state = "stopped" if stopped else "done"
-        done = view(last, state, effects=effects, parting=parting)
+        tokens = [self.lm.tokenizer.decode([token]) for token in prompt.token_ids]
+        done = view(last, state, effects=effects, parting=parting, before=tokens)
         for pane, answer in zip(done["panes"], asked):
             pane["asked"] = answer
         if asked and question:

@@ -10,6 +10,7 @@ from ...running.effects import COLLAPSED, Effects, in_nats
 from ...running.generation import Step
 from ...steering.methods import RandomControl
 from ...steering.recipe import Recipe
+from ...steering.where import ALL, steered_tokens
 from ...text.languages import get_language
 from .inputs import METHODS
 from .parting import Parting
@@ -31,13 +32,14 @@ def steer_view(
     parting: Parting | None = None,
     vocabulary: Vocabulary | None = None,
     spoken: str = "",
+    before: Sequence[str] = (),
 ) -> View:
     """The result panel's value.
 
     `rows` panes (unsteered, steered and perhaps the control); `state` is "running", "stopped",
     "done" or "stored". `effects` are those of the steered row, then of the control, and `parting`
     is where the first two texts part, once known. With a `vocabulary` words tell their language
-    where it isn't `spoken`, the prompt's.
+    where it isn't `spoken`, the prompt's. `before`: the prompt's tokens, to show which are steered.
     """
     texts = step.texts if step else ("",) * rows
     spans = marked(texts, spoken if vocabulary else recipe.target, vocabulary)
@@ -64,7 +66,7 @@ def steer_view(
         view["sentence"] = _sentence(effects[0])
         view["measured"] = effects[0].sentence
         view["facts"] = _facts(effects)
-        view["strip"] = _strip(effects[0], recipe.target)
+        view["strip"] = _strip(effects[0], recipe, before)
     if parting is not None:
         view["parting"] = parting.as_dict()
     return view
@@ -155,18 +157,27 @@ def _facts(effects: Sequence[Effects]) -> list[list[str]]:
     return facts
 
 
-def _strip(effects: Effects, code: str) -> View:
+def _strip(effects: Effects, recipe: Recipe, before: Sequence[str]) -> View:
     kl = [round(value, 6) for value in effects.kl.tolist()]
     peak = max(range(len(kl)), key=kl.__getitem__)
-    return {
+    strip: View = {
         "title": "How far steering moved the model's guess at each token of the unsteered text "
         f"(full height: {FULL:g} nat)",
         "tokens": list(effects.tokens),
         "kl": kl,
         "full": FULL,
         "peak": peak if kl[peak] > 0 else -1,
-        "dir": "rtl" if get_language(code).rtl else "ltr",
+        "dir": "rtl" if get_language(recipe.target).rtl else "ltr",
     }
+    if recipe.where != ALL and before:
+        steered = steered_tokens(recipe.where, len(before), len(kl))
+        strip["read"] = {
+            "title": f"Where it acts: {sum(steered[: len(before)])} of the prompt's {len(before)} "
+            f"tokens, {sum(steered[len(before) :])} of the text's {len(kl)}, as they are read",
+            "tokens": [*before, *effects.tokens],
+            "steered": list(steered),
+        }
+    return strip
 
 
 def control_of(recipe: Recipe) -> RandomControl:

@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from ...steering.methods import OTHERS
 from ...text.languages import get_language
 from ..behind import inputs
 from ..behind.goals import zones
@@ -21,10 +22,11 @@ from .markup import markup
 
 # Every control that makes a recipe, in the order in which callbacks get them.
 NAMES = (
-    "strength", "language", "method", "beta", "gamma", "tau", "shared_from", "specific",
-    "first_layer", "last_layer", "temperature", "length", "seed", "chat", "system",
+    "strength", "language", *inputs.STEERED_BY, "temperature", "length", "seed", "chat", "system",
 )  # fmt: skip
-STEERING = NAMES[:10]  # those that change the map; tau and shared_from change the neurons
+STEERING = NAMES[: NAMES.index("temperature")]  # what changes the map, but for `where`
+IN_LAB = NAMES[1 : NAMES.index("chat")]  # set in the Lab, the language beside it
+BY_METHOD = ("beta", "gamma", "specific", "source", "units", "ranking")  # that not all of them read
 
 
 @dataclass
@@ -50,12 +52,16 @@ class Controls:
             "strength": scale(studio, values),
             "language": {"choices": _languages(studio)},
             "shared_from": _shared_range(studio),
+            "source": {"choices": _sources(studio)},
+            "units": _units_range(studio),
+            "from_token": {"visible": values["where"] == "answer"},
+            **{name: {"visible": inputs.is_read(name, values["method"])} for name in BY_METHOD},
             "chat": {"visible": studio.has_template},
             "system": {"visible": studio.has_template and values["chat"]},
         }
         boxes = {name: {"value": values[name]} for name in NAMES if name != "system"}
         return {
-            self.by_name[name]: gr.update(**boxes.get(name, {}), **more.get(name, {}))
+            self.by_name[name]: gr.update(**{**boxes.get(name, {}), **more.get(name, {})})
             for name in NAMES
         }
 
@@ -103,11 +109,17 @@ def build_controls(studio: Studio, key: gr.State, prompt: str) -> Controls:
         _steering(studio, start, made)
         _sampling(studio, start, made)
         reset = gr.Button("Back to the defaults", size="sm", elem_id="reset")
-    only_clas = [made[name] for name in ("beta", "gamma", "specific")]
     made["method"].change(
-        lambda method: [gr.update(visible=method == "CLAS")] * len(only_clas),
+        lambda method: [gr.update(visible=inputs.is_read(name, method)) for name in BY_METHOD],
         made["method"],
-        only_clas,
+        [made[name] for name in BY_METHOD],
+        show_progress="hidden",
+        queue=False,
+    )
+    made["where"].change(
+        lambda where: gr.update(visible=where == "answer"),
+        made["where"],
+        made["from_token"],
         show_progress="hidden",
         queue=False,
     )
@@ -118,6 +130,16 @@ def _shared_range(studio: Studio) -> dict[str, Any]:
     """Of two languages there is nothing to choose, and no slider from 2 to 2 in Gradio."""
     languages = len(studio.codes)
     return {"maximum": max(3, languages), "visible": languages > 2}
+
+
+def _units_range(studio: Studio) -> dict[str, Any]:
+    """From two units on, all of a model's being the most."""
+    return {"minimum": 2, "maximum": max(3, studio.units)}
+
+
+def _sources(studio: Studio) -> list[tuple[str, str]]:
+    own = [("What the method takes by itself", inputs.AUTO), ("The mean of all others", OTHERS)]
+    return [*own, *map(_language_choice, studio.codes)]
 
 
 def _steering(studio: Studio, start: dict[str, Any], made: dict[str, Any]) -> None:
@@ -144,6 +166,31 @@ def _steering(studio: Studio, start: dict[str, Any], made: dict[str, Any]) -> No
         value=start["specific"],
         label="γ reaches neurons specific to",
     )
+    made["source"] = gr.Dropdown(
+        _sources(studio), value=start["source"], label="Away from", elem_id="source"
+    )
+    made["units"] = gr.Slider(
+        value=start["units"], step=1, label="Number of units", elem_id="units",
+        info="Those that tell the language best, of all neurons in the layers",
+        **_units_range(studio),
+    )  # fmt: skip
+    made["ranking"] = gr.Radio(
+        [(text, name) for name, text in inputs.UNITS.items()],
+        value=start["ranking"],
+        label="Units whose activation tells the language",
+    )
+    for name in BY_METHOD:
+        made[name].visible = inputs.is_read(name, start["method"])
+    made["where"] = gr.Radio(
+        [(text.capitalize(), name) for name, text in inputs.WHERE.items()],
+        value=start["where"],
+        label="Steer",
+        elem_id="where",
+    )
+    made["from_token"] = gr.Number(
+        start["from_token"], label="The answer from its … token on", precision=0, min_width=100,
+        visible=start["where"] == "answer", elem_id="from-token",
+    )  # fmt: skip
     with gr.Row():
         for name, label in (
             ("first_layer", "Bridge: first layer, from 1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import gradio as gr
 from ...errors import ClasError
 from ...running.separation import Separation
 from ...steering.recipe import Recipe
+from ...steering.where import ALL
 from ...text.languages import get_language
 from ..behind.mapper import MapResult
 from ..behind.shelf import Shelf
@@ -144,7 +146,7 @@ def build_map(shelf: Shelf, controls: Controls, prompt: gr.Textbox, tab: gr.Stat
 
         try:
             studio = shelf.get(key)
-            recipe = studio.recipe({**named(values), "prompt": text})
+            recipe = _everywhere(studio, text, values)
             at = int(at) if isinstance(at, (int, float)) and at == at else studio.num_layers
             mine = keys_of(studio, recipe, layer=at)["map"]
             words = f"For {words_of(studio, recipe)}, seen at layer {at}."
@@ -194,7 +196,7 @@ def build_map(shelf: Shelf, controls: Controls, prompt: gr.Textbox, tab: gr.Stat
         """Layer after layer. Each is for what was set when it began, whatever the layer."""
         try:
             studio = shelf.get(key)
-            recipe = studio.recipe({**named(values), "prompt": text})
+            recipe = _everywhere(studio, text, values)
             plan, words = studio.plan(recipe), words_of(studio, recipe)
             keys = [keys_of(studio, recipe, layer=at_first)["map"]]
             for at in range(studio.num_layers + 1):
@@ -221,6 +223,12 @@ def build_map(shelf: Shelf, controls: Controls, prompt: gr.Textbox, tab: gr.Stat
         moves, arguments, panel, scores, note, made, layer, parallels, chosen, find, lines, told,
         picked,
     )  # fmt: skip
+
+
+def _everywhere(studio: Studio, text: str, values: tuple[Any, ...]) -> Recipe:
+    """What is set, in all of a text: the map's sentences have neither prompt nor answer."""
+    recipe = studio.recipe({**named(values), "prompt": text})
+    return dataclasses.replace(recipe, where=ALL)
 
 
 def reach_of(studio: Studio, recipe: Recipe) -> int:

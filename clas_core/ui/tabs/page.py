@@ -22,7 +22,7 @@ from ..behind.outcome import Outcome
 from ..behind.shelf import Shelf
 from ..behind.studio import Studio
 from ..parts.components import fold_button, keyboard, stored_value
-from ..parts.controls import NAMES, build_controls, named, scale
+from ..parts.controls import IN_LAB, NAMES, build_controls, named, scale
 from ..parts.markup import markup, warn
 from ..parts.plotly_file import PLOTLY_JS
 from ..parts.theme import CSS, make_theme
@@ -141,7 +141,7 @@ def build(studio: Studio) -> gr.Blocks:
             layer = layer_of(place or {}, studio)
             start = {**studio.defaults(), "prompt": first_prompt(studio)}
             settings = {**start, **(values or {})}
-            lab = not by_goal and any(settings[name] != start[name] for name in NAMES[1:13])
+            lab = not by_goal and any(settings[name] != start[name] for name in IN_LAB)
             return {
                 **controls.renew(studio, settings),
                 **steer.renew(studio, settings),

@@ -170,7 +170,20 @@ function drawStrip(value) {
     next.tabIndex = 0;
     next.focus();
   });
-  strip.replaceChildren(title, row);
+  strip.replaceChildren(title, row, ...read(value));
+}
+
+// Which tokens are steered as the model reads them, where that isn't all of them.
+function read(value) {
+  if (!value.read) return [];
+  const row = make("div", "strip-row strip-read");
+  row.dir = value.dir;
+  value.read.tokens.forEach((token, index) => {
+    const cell = make("span", value.read.steered[index] ? "strip-token steered" : "strip-token", token.trim() ? token : token.includes("\n") ? "\u21b5" : "\u00b7");
+    cell.dir = "auto";
+    row.append(cell);
+  });
+  return [make("div", "strip-title", value.read.title), row];
 }
 
 function draw(value) {
