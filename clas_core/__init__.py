@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from .model.architecture import UnsupportedModel as UnsupportedModel
     from .model.loading import load as load
     from .model.prompts import Rendered as Rendered
+    from .model.prompts import from_nothing as from_nothing
     from .model.prompts import is_chat_model as is_chat_model
     from .model.prompts import render as render
     from .model.sources import check_allowed as check_allowed
@@ -105,7 +106,7 @@ _HOMES = {
     "atlas.selection": "Selection lape_select select",
     "steering.plan": "LayerPlan SteeringPlan steered",
     "atlas.preflight": "Preflight inspect",
-    "model.prompts": "Rendered is_chat_model render",
+    "model.prompts": "Rendered from_nothing is_chat_model render",
     "steering.published": "PublishedNeurons PublishedVectors plan_from_vectors read_neurons "
     "read_vectors recategorize",
     "steering.recipe": "Recipe",

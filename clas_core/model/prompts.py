@@ -89,6 +89,15 @@ def render(lm: LanguageModel, text: str, *, chat: str = "auto", system: str = ""
     return Rendered(seen, tuple(ids), templated, ends)
 
 
+def from_nothing(lm: LanguageModel) -> Rendered:
+    """What stands before a text that has no prompt: the tokenizer's mark that begins texts, or the
+    one that ends them."""
+    own = lm.tokenizer("")["input_ids"]
+    marks = (*own[:1], lm.tokenizer.bos_token_id, lm.tokenizer.eos_token_id)
+    first = next((mark for mark in marks if mark is not None), lm.pad_id)
+    return Rendered("", (first,), False, end_ids(lm))
+
+
 def as_rendered(lm: LanguageModel, prompt: Prompt) -> Rendered:
     """`prompt` itself, or a plain text as it stands."""
     return prompt if isinstance(prompt, Rendered) else render(lm, prompt, chat="off")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import ClasError
 from ..model.architecture import LanguageModel
-from ..model.prompts import Prompt, Rendered
+from ..model.prompts import Prompt, Rendered, from_nothing
 from .batch import Plans, Progress
 from .branches import logits
 from .reading import TOKENS_AT_ONCE, Batch, common_start, read_prompts
@@ -43,7 +43,7 @@ def tokenise(lm: LanguageModel, prompt: Prompt, endings: Sequence[str]) -> Quest
         whole = lm.tokenizer([start + blanks + ending for ending in endings])["input_ids"]
         after = [row[len(before) :] for row in whole]
     else:
-        before = [_first_token(lm)]
+        before = list(from_nothing(lm).token_ids)
         after = lm.tokenizer([blanks + e for e in endings], add_special_tokens=False)["input_ids"]
     if not all(after):
         raise ClasError(f"The answer {endings[after.index([])]!r} has no token: give it a letter.")
@@ -153,10 +153,3 @@ def _log_p(lm: LanguageModel, states: Tensor, which: Tensor, tokens: Tensor) -> 
 
 def _integers(lm: LanguageModel, values: Sequence[int]) -> Tensor:
     return torch.tensor(values, dtype=torch.long, device=lm.device)
-
-
-def _first_token(lm: LanguageModel) -> int:
-    """What a text begins with: the tokenizer's own mark, or the one that ends texts."""
-    own = lm.tokenizer("")["input_ids"]
-    marks = (*own[:1], lm.tokenizer.bos_token_id, lm.tokenizer.eos_token_id)
-    return next((mark for mark in marks if mark is not None), lm.pad_id)

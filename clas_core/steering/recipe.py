@@ -183,6 +183,9 @@ class Recipe:
         """Code that runs this recipe and leaves its two texts in `unsteered` and `steered`."""
         opener = "bundled" if self.corpus in BUNDLED else "load"
         at = "" if self.where == ALL else f".at({self.where!r})"
+        prompt = f"clas.render(lm, {self.prompt!r}, chat={self.chat!r}, system={self.system!r})"
+        if not self.prompt.strip():
+            prompt = "clas.from_nothing(lm)"
         return f"""\
 import clas_core as clas
 
@@ -195,7 +198,7 @@ selection = clas.select(
 method = {_code(self.steering)}  # layers count from 0, without the second
 plan = method.plan(atlas, selection, target={self.target!r}){at}
 
-prompt = clas.render(lm, {self.prompt!r}, chat={self.chat!r}, system={self.system!r})
+prompt = {prompt}
 for step in clas.generate(
     lm,
     prompt,

@@ -18,21 +18,24 @@ from scipy.stats import binomtest
 from tqdm import tqdm
 
 from ..errors import ClasError
-from ..evaluation.tasks.scoring import contains
+from ..evaluation.tasks.scoring import contains, words
 from ..paths import replacing
 from ..running.answers import write_answers
 from ..steering.methods import RandomControl, bridge_layers
 from ..steering.recipe import Recipe
-from ..ui.behind.inputs import ALPHA, LENGTH
+from ..ui.behind.goals import GOALS
+from ..ui.behind.inputs import ALPHA, LENGTH, anchor
 from ..ui.behind.profile import read_profile
 from ..ui.behind.stored import STEP, Data, Stored
 from ..ui.behind.studio import ANSWER, VILLAGE, Studio
+from ..ui.behind.surprise import with_surprise
 from ..ui.behind.words import Vocabulary, village_vocabulary
 from ..village.grammar import CODES, Grammar
 from ..village.tasks import Prompt, qa_items
 from .scores import story_starts
 
 PATH = VILLAGE / "first_screen.json"
+LEAST = 5  # words of an answer in which a language can be seen to melt
 STRENGTHS = tuple(np.arange(ALPHA[0], ALPHA[1] + STEP / 2, STEP).tolist())
 QUESTIONS, STORIES, CONTROLS = 40, 20, 3
 CANDIDATES = 12  # test questions, of which one is asked beside the story
@@ -51,7 +54,8 @@ def answers(
     strengths: Sequence[float] = STRENGTHS,
     question: Mapping[str, str] | None = None,
 ) -> Data:
-    """The language's first example run live at every strength, with the page's other defaults.
+    """The language's first example run live at every strength, with the page's other defaults,
+    and what every goal opens with for it.
 
     `question`: what is asked beside it. Raises ClasError for a language without examples.
     """
@@ -63,7 +67,33 @@ def answers(
         made = cell_recipe(studio, recipe, code, ready[0], alpha)
         *_, view = studio.steer(made, True, threading.Event(), question)
         cells.append({"alpha": alpha, "view": {**view, "state": "stored"}})
-    return {"prompt": ready[0], "question": question, "cells": cells}
+    opened = [
+        {"settings": settings, "view": goal_view(studio, ready[0], settings, question)}
+        for settings in goal_settings(studio, code)
+    ]
+    return {"prompt": ready[0], "question": question, "cells": cells, "goals": opened}
+
+
+def goal_settings(studio: Studio, code: str) -> list[dict[str, Any]]:
+    """What the goals but the opening one set where the prompt is the language's first example: to
+    silence it; of the anchor's, which is the one to be written on from, for every target."""
+    found = [GOALS["silence"].settings(studio, code)]
+    if code == anchor(studio.codes):
+        others = [other for other in studio.codes if other != code]
+        found += [GOALS["write"].settings(studio, other) for other in others]
+    return found
+
+
+def goal_view(
+    studio: Studio, prompt: str, settings: Mapping[str, Any], question: Mapping[str, str] | None
+) -> Data:
+    """The page's answers to `prompt` under these settings and else its defaults, run live."""
+    start = {**studio.defaults(), "prompt": prompt}
+    recipe = studio.recipe({**start, **settings, "length": LENGTH})
+    halt = threading.Event()
+    views = studio.steer(recipe, True, halt, question)
+    *_, view = with_surprise(studio, recipe, True, views, halt)
+    return {**view, "state": "stored"}
 
 
 def cell_recipe(studio: Studio, recipe: Recipe, code: str, prompt: str, alpha: float) -> Recipe:
@@ -135,6 +165,26 @@ def choose_question(studio: Studio, recipe: Recipe, code: str, upto: float) -> d
     return {"story": story, "ask": ask, "asked": best.asked}
 
 
+def choose_prompt(
+    studio: Studio, recipe: Recipe, code: str, vocabulary: Vocabulary, upto: float
+) -> str:
+    """Of the language's beginnings of stories the one whose answer melts most at the strength
+    `upto`, more than under the first random control: the share of words in other languages, in
+    answers of `LEAST` words or more that are in the language unsteered. It shows the effect at its
+    clearest; how often it is as clear, the curves tell."""
+    ready = [text for text in studio.examples(code) if "\n" not in text]
+    plans = plans_at(studio, replace(recipe, alpha=upto, target=code))[:2]
+    written = write_answers(studio.lm, ready, [None, *plans], max_new_tokens=LENGTH)
+
+    def melts(texts: tuple[str, ...]) -> float:
+        alone, steered, control = (vocabulary.share(text, code) for text in texts)
+        told = len(words(texts[0], code)) >= LEAST
+        return control - steered if alone == 1 and told else -1.0
+
+    scores = list(map(melts, zip(*written)))
+    return ready[scores.index(max(scores))]
+
+
 def write_first_screen(path: Path = PATH, codes: Sequence[str] = CODES) -> None:
     """Write the first screen of the embedded model, and the layouts of its map, under assets."""
     studio = Studio.open(read_profile("local"), with_stored=False)
@@ -152,13 +202,30 @@ def write_first_screen(path: Path = PATH, codes: Sequence[str] = CODES) -> None:
         "vocabulary": vocabulary.as_dict(),
     }
     _write(path, index)
-    studio.stored = stored = Stored.load(path, read=lambda code: {"question": None})
-    assert stored is not None  # just written
+    studio.stored = stored = _opened(path)
+    prompts = {}
+    for code in codes:
+        upto = stored.marks(code).melts or STRENGTHS[-1]
+        prompts[code] = choose_prompt(studio, recipe, code, vocabulary, upto)
+    _write(path, {**index, "prompts": prompts})
+    studio.stored = stored = _opened(path)
     for code in tqdm(codes, desc="Answers", unit="language"):
         upto = stored.marks(code).melts or STRENGTHS[-1]
         asked = choose_question(studio, recipe, code, upto)
         _write(path.with_suffix("") / f"{code}.json", answers(studio, recipe, code, question=asked))
     studio.mapper.save_layouts()
+
+
+def _opened(path: Path) -> Stored:
+    """What is at `path`, but for the answers, which are still to be made."""
+    prompts = json.loads(path.read_text("utf-8")).get("prompts", {})
+
+    def answers_to_come(code: str) -> Data:
+        return {"question": None, "cells": [], "prompt": prompts.get(code, "")}
+
+    found = Stored.load(path, read=answers_to_come)
+    assert found is not None  # just written
+    return found
 
 
 def _write(path: Path, data: Data) -> None:

@@ -5,7 +5,7 @@ import string
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from clas_core.evaluation.tasks.scoring import (
@@ -181,7 +181,6 @@ def test_spans_agree_with_the_definition_spelled_out(case):
     assert squad(said, code) == plain
 
 
-@settings(deadline=None)  # importing it takes seconds
 @given(PHRASES)
 def test_spans_agree_with_lm_evaluation_harness(case):
     """An independent implementation of MLQA's definition, in its seven languages."""

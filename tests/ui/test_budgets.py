@@ -104,7 +104,7 @@ def test_bytes_are_counted_once_and_wherever_they_are(studio: Studio) -> None:
 
 def test_hundreds_of_settings_stay_within_the_memory(studio: Studio, monkeypatch: Any) -> None:
     kept = Kept(100 * KB)
-    monkeypatch.setattr(studio, "_mine", kept.share(studio))
+    monkeypatch.setattr(studio, "mine", kept.share(studio))
     start = {**studio.defaults(), "prompt": "x", "language": "sw", "strength": 1.0}
     for number in range(300):
         recipe = studio.recipe({**start, "tau": number / 300})

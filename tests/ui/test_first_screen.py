@@ -43,7 +43,7 @@ def text_of(pane: dict) -> str:
 
 def test_stored_answers_are_found_by_what_is_set(studio: Studio) -> None:
     cells = first.stored_cells(studio, "sw")
-    assert [cell["alpha"] for cell in cells.values()] == list(STRENGTHS)
+    assert [cell["alpha"] for cell in cells.values()] == [*STRENGTHS, 2.0]  # and silence's
     for alpha in STRENGTHS:
         settings = {**studio.defaults(), "strength": alpha, "prompt": studio.examples("sw")[0]}
         key = keys_of(studio, studio.recipe(settings), control=True)["steer"]
@@ -165,6 +165,31 @@ def test_stored_answers_are_what_a_live_run_gives(village: Studio) -> None:
         for side in ("before", "now"):
             shares = [share for _, share in cell["parting"][side]]
             assert [share for _, share in live["parting"][side]] == pytest.approx(shares, abs=1e-3)
+
+
+@BUILT
+def test_what_goals_open_with_is_what_a_live_run_gives(village: Studio) -> None:
+    """Silence in each language, and writing on from English in every other one: stored under what
+    the goal sets, and a sample of both made again."""
+    assert village.stored is not None
+    for code in CODES:
+        stored = village.stored.of(code)
+        wanted = first_screen.goal_settings(village, code)
+        assert [json.loads(json.dumps(one)) for one in wanted] == [
+            one["settings"] for one in stored["goals"]
+        ]
+        assert len(wanted) == (len(CODES) if code == "en" else 1)
+    for code, number in (("tr", 0), ("en", 4)):
+        stored = village.stored.of(code)
+        one = stored["goals"][number]
+        settings, question = one["settings"], stored["question"]
+        live = first_screen.goal_view(village, stored["prompt"], settings, question)
+        live = json.loads(json.dumps(live))
+        assert live["panes"] == one["view"]["panes"]
+        assert (live["bars"] is None) == (number > 0)
+        for line in ("unsteered", "steered", "control"):
+            if live["bars"]:
+                assert live["bars"][line] == pytest.approx(one["view"]["bars"][line], abs=0.002)
 
 
 @BUILT

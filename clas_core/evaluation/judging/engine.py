@@ -15,7 +15,7 @@ import numpy as np
 from ...atlas.atlas import Atlas
 from ...errors import ClasError
 from ...model.architecture import LanguageModel
-from ...model.prompts import Prompt, Rendered, end_ids
+from ...model.prompts import Prompt, from_nothing
 from ...running.answers import write_answers
 from ...running.batch import Plans, Progress
 from ...running.generation import generate
@@ -356,8 +356,7 @@ def _put(lm: LanguageModel, prompting: Prompting, text: str) -> Prompt:
     """`text` as it is read; the mark that begins a text for none."""
     if text.strip():
         return prompting.put(lm, text)
-    (mark,) = tokenise(lm, "", ["?"]).prompt
-    return Rendered("", (mark,), False, end_ids(lm))
+    return from_nothing(lm)
 
 
 def _how_likely(

@@ -13,19 +13,26 @@ Data = dict[str, Any]
 
 
 def stored_cells(studio: Studio, code: str) -> dict[str, Data]:
-    """The stored answers in a language: {key: {alpha, view, words}}, a key being that of the panes
-    with a control under the page's settings at that strength. None for a language without any."""
+    """The stored answers in a language: {key: {alpha, of, view, words}}, a key being that of the
+    panes with a control under the page's settings at that strength, or under those that a goal
+    opens with; `of` is the steering at any strength. None for a language without any."""
     stored = studio.stored
     if stored is None or code not in stored.codes:
         return {}
     data = stored.of(code)
     cells = {}
-    for cell in data["cells"]:
-        settings = {**studio.defaults(), "strength": cell["alpha"], "prompt": data["prompt"]}
-        recipe = studio.recipe({**settings, "language": code})
-        key = keys_of(studio, recipe, control=True)["steer"]
-        words = f"Stored answers for {asked_in_words(studio, recipe)}."
-        cells[key] = {"alpha": cell["alpha"], "view": cell["view"], "words": words}
+    opening = {**studio.defaults(), "prompt": data["prompt"], "language": code}
+    shown = [({"strength": cell["alpha"]}, cell["view"]) for cell in data["cells"]]
+    shown += [(cell["settings"], cell["view"]) for cell in data.get("goals", ())]
+    for settings, view in shown:
+        recipe = studio.recipe({**opening, **settings})
+        keys = keys_of(studio, recipe, control=True)
+        cells[keys["steer"]] = {
+            "alpha": recipe.alpha,
+            "of": f"{keys['curves']} {recipe.target}",
+            "view": view,
+            "words": f"Stored answers for {asked_in_words(studio, recipe)}.",
+        }
     return cells
 
 

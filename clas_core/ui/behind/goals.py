@@ -8,21 +8,25 @@ from typing import Any
 
 from ...steering.methods import bridge_layers
 from ...steering.recipe import Recipe
-from .inputs import AUTO, STEERED_BY, anchor
+from ...steering.where import ALL
+from .inputs import AUTO, STEERED_BY, anchor, default_units
 from .stored import Marks
 from .studio import Studio
 
 Settings = dict[str, Any]
+EVERYWHERE: Settings = {"where": ALL, "from_token": 1}
 DEEP = 0.7  # of the layers of a model that isn't the village: where a shift turns a text around
 
 
 @dataclass(frozen=True)
 class Goal:
-    """`tab`: where its answer is seen. `settings(studio, code)`: for a visitor whose prompt is in
-    the language `code`; what it leaves out stays as it is."""
+    """`tab`: where its answer is seen. `language`: what the page's language is for it.
+    `settings(studio, code)`: for a visitor whose prompt is in the language `code`; what it leaves
+    out stays as it is."""
 
     title: str
     tab: str
+    language: str
     settings: Callable[[Studio, str], Settings]
 
 
@@ -31,7 +35,7 @@ def _forget(studio: Studio, code: str) -> Settings:
     start, end = bridge_layers(studio.num_layers)
     values: Settings = {
         "method": "CLAS", "beta": 1.0, "gamma": 0.0, "specific": "any", "first_layer": start + 1,
-        "last_layer": end, "strength": 1.0, "language": AUTO,
+        "last_layer": end, "strength": 1.0, "language": AUTO, **EVERYWHERE,
     }  # fmt: skip
     if studio.stored is None:
         return values
@@ -54,10 +58,23 @@ def _write(studio: Studio, code: str) -> Settings:
     first, last = (1, max(1, layers // 2)) if studio.stored else (1 + int(DEEP * layers),) * 2
     values: Settings = {
         "method": "DiffMean", "strength": 1.0, "language": target, "first_layer": first,
-        "last_layer": min(last, layers),
+        "last_layer": min(last, layers), "source": source, **EVERYWHERE,
     }  # fmt: skip
     ready = studio.examples(source)
     return {**values, "prompt": ready[0]} if ready else values
+
+
+def _silence(studio: Studio, code: str) -> Settings:
+    """The prompt's own language taken away: the units that tell it are turned around."""
+    values: Settings = {
+        "method": "Silence", "strength": 2.0, "language": AUTO, "first_layer": 1,
+        "last_layer": studio.num_layers, "units": default_units("Silence", studio.units),
+        **EVERYWHERE,
+    }  # fmt: skip
+    if studio.stored is None:
+        return values
+    code = code if code in studio.stored.codes else studio.stored.opening
+    return {**values, "prompt": studio.stored.of(code)["prompt"]}
 
 
 def _help(studio: Studio, code: str) -> Settings:
@@ -68,10 +85,24 @@ def _help(studio: Studio, code: str) -> Settings:
 
 
 GOALS = {
-    "forget": Goal("Make it forget its language", "steer", _forget),
-    "write": Goal("Write in another language", "steer", _write),
-    "help": Goal("Does it help? (the paper's claim)", "measure", _help),
+    "forget": Goal("Forget its language", "steer", "Language of the prompt", _forget),
+    "write": Goal("Write in another language", "steer", "Write in", _write),
+    "silence": Goal("Silence one language", "steer", "Silence", _silence),
+    "help": Goal("Help a weak language (the paper's claim)", "measure", "Help", _help),
 }
+_OF_METHOD = {
+    "DiffMean": "write", "Kojima": "write", "UnitDiffMean": "write", "Silence": "silence",
+    "LAPE": "silence",
+}  # fmt: skip
+
+
+def goal_of(settings: Settings) -> str:
+    """The goal that the steering in these settings is for: CLAS that only turns down is to forget,
+    and what isn't for another goal is meant to help."""
+    method = settings["method"]
+    if method == "CLAS" and settings["beta"] == 1:
+        return "forget"
+    return _OF_METHOD.get(method, "help")
 
 
 def melting(studio: Studio, code: str) -> float:

@@ -53,6 +53,7 @@ STEERED_BY = (
     "method", "beta", "gamma", "tau", "shared_from", "specific", "source", "units", "ranking",
     "where", "from_token", "first_layer", "last_layer",
 )  # fmt: skip
+FROM_NOTHING = ("DiffMean", "Kojima", "UnitDiffMean")  # that give a text a language by themselves
 FIELD = {"units": "k"}  # a control's field of the methods, where it has another name
 FROM_TOKEN = (1, 10_000)  # of an answer, from where on it is steered
 LENGTH = 40  # tokens that the page writes at first

@@ -76,7 +76,9 @@ def _end_of(text: str) -> str:
 def _likeliest(
     lm: LanguageModel, prompt: Rendered, read: list[int], plan: SteeringPlan | None
 ) -> tuple[tuple[str, float], ...]:
-    found = next_logits(lm, plan, *lm.pad([read]))[0, -1].softmax(-1).topk(MOST)
+    ids, mask = lm.pad([read])
+    logits = next_logits(lm, plan, ids, mask, prompt=len(prompt.token_ids))[0, -1]
+    found = logits.softmax(-1).topk(MOST)
     pairs = zip(found.indices.tolist(), found.values.tolist())
     return tuple((_named(lm, prompt, read, token), share) for token, share in pairs)
 

@@ -63,7 +63,8 @@ def asked_in_words(studio: Studio, recipe: Recipe) -> str:
     """As `words_of`, with the language and the prompt's beginning."""
     line = " ".join(recipe.prompt.split())
     prompt = line if len(line) <= 60 else f"{line[:59]}…"
-    return f"{words_of(studio, recipe)}, {get_language(recipe.target).name}: “{prompt}”"
+    asked = f": “{prompt}”" if prompt else ", from nothing"
+    return f"{words_of(studio, recipe)}, {get_language(recipe.target).name}{asked}"
 
 
 def standing(*keys: str, words: str = "", unfinished: bool = False) -> Standing:

@@ -35,14 +35,16 @@ class Marks:
 class Stored:
     """`recipe`: the steering that was tried at all strengths, at the one that the page opens with.
 
-    `opening`: the language that it opens in. `codes`: those that there are answers for. `layers`:
-    what the map's two scores are, unsteered, as pairs.
+    `opening`: the language that it opens in. `codes`: those that there are answers for. `prompts`:
+    each one's first example. `layers`: what the map's two scores are, unsteered, as pairs.
     """
 
     def __init__(self, index: Data, read: Callable[[str], Data]) -> None:
-        """`read` gives a language's answers: prompt, question and cells, a view a strength."""
+        """`read` gives a language's answers: prompt, question, cells, a view a strength, and goals,
+        a view of the settings that each opens with."""
         self.recipe = Recipe(**index["recipe"])
         self.opening: str = index["opening"]
+        self.prompts: dict[str, str] = index.get("prompts", {})
         self.counts: dict[str, int] = index["counts"]
         self.vocabulary = Vocabulary(index["vocabulary"]) if index["vocabulary"] else None
         self.layers: list[list[float]] = index.get("layers", [])

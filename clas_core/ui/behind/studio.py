@@ -22,7 +22,7 @@ from ...errors import ClasError
 from ...evaluation.telling.verdict import headline
 from ...model.architecture import LanguageModel
 from ...model.loading import load
-from ...model.prompts import Rendered, is_chat_model, render
+from ...model.prompts import Rendered, from_nothing, is_chat_model, render
 from ...paths import ASSETS
 from ...running.effects import compare
 from ...running.generation import Step, generate
@@ -80,7 +80,7 @@ class Studio:
         self.corpus, self.key = choice.corpus, choice.key
         self.profile = profile or Profile()
         self.gate = gate or Gate()
-        self.examples = examples or examples_of(choice)
+        self._examples = examples or examples_of(choice)
         self.stored = stored
         self.collapse: float | None = (settings or {}).get("collapse")
         self.suggested = Recipe.suggested(choice.model) if settings else None
@@ -98,7 +98,7 @@ class Studio:
         self.lock = threading.Lock()
         shown = self.corpus.subset(n=map_sentences or self.profile.map_sentences)
         self.kept = kept or Kept(self.profile.cache_mb * 10**6)
-        self._mine = self.kept.share(self)
+        self.mine = self.kept.share(self)
         self.mapper = mapper or Mapper(lm, shown, self.gate, self.kept)
         self.neurons = neurons
 
@@ -124,6 +124,12 @@ class Studio:
             settings=settings,
             measured=read_outcome(measured, settings) if settings and measured.is_file() else None,
         )
+
+    def examples(self, code: str) -> Sequence[str]:
+        """Ready prompts in a language, the one with stored answers first; none for others."""
+        ready = self._examples(code)
+        first = self.stored.prompts.get(code) if self.stored else None
+        return sorted(ready, key=lambda text: text != first)
 
     def warm_up(self) -> threading.Thread:
         """Get the map ready behind the page: UMAP takes seconds to import and compile."""
@@ -253,7 +259,13 @@ class Studio:
         return inputs.from_recipe(recipe, self.num_layers, len(self.codes), self.units)
 
     def render(self, recipe: Recipe) -> Rendered:
-        """The prompt as the model reads it."""
+        """The prompt as the model reads it; where a goal needs none, a text may begin from nothing.
+
+        Raises ClasError for a prompt that is needed, too long or not to be had.
+        """
+        templated = recipe.chat == "on" or (recipe.chat == "auto" and is_chat_model(self.lm))
+        if not recipe.prompt.strip() and recipe.method in inputs.FROM_NOTHING and not templated:
+            return from_nothing(self.lm)
         prompt = inputs.clean_prompt(recipe.prompt)
         return render(self.lm, prompt, chat=recipe.chat, system=recipe.system)
 
@@ -266,13 +278,13 @@ class Studio:
     def selection(self, recipe: Recipe) -> Selection:
         """The neurons' categories at the recipe's thresholds, kept."""
         tau, least = recipe.tau, recipe.shared_from
-        return self._mine.get(lambda: self._selected(tau, least), "selection", tau, least)
+        return self.mine.get(lambda: self._selected(tau, least), "selection", tau, least)
 
     def plan(self, recipe: Recipe, control: bool = False) -> SteeringPlan:
         """The recipe's plan; the same object for the same steering, so that caches below hold."""
         key = steering_only(recipe, self.fallback)
         seed = recipe.seed if control else 0
-        return self._mine.get(lambda: self._compile(key, control, seed), "plan", key, control, seed)
+        return self.mine.get(lambda: self._compile(key, control, seed), "plan", key, control, seed)
 
     def _compile(self, recipe: Recipe, control: bool, seed: int) -> SteeringPlan:
         recipe = dataclasses.replace(recipe, seed=seed)
@@ -299,7 +311,7 @@ class Studio:
             with self.gate.answering():
                 return peaks(self.lm, mapper.texts, layer)
 
-        values = self._mine.get(run, "peaks", layer)
+        values = self.mine.get(run, "peaks", layer)
         return most_fired(values[:, neuron], mapper.texts, mapper.labels)
 
     def _away_from(self, recipe: Recipe) -> str:
@@ -402,7 +414,7 @@ class Studio:
     def question(self, recipe: Recipe, spoken: str) -> Mapping[str, str] | None:
         """What is asked beside a prompt in the language `spoken`: {story, ask, asked}; None if
         nothing is."""
-        if self.stored is None or recipe.chat == "on":
+        if self.stored is None or recipe.chat == "on" or not recipe.prompt.strip():
             return None
         return self.stored.question(spoken)
 

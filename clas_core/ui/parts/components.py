@@ -103,6 +103,7 @@ def result_panel(value: str | None, **options: Any) -> gr.HTML:
         "result.js",
         '<div class="result"><div class="result-panes"></div><p class="result-story"></p>'
         '<p class="result-sentence" role="status"></p><div class="result-notice" hidden></div>'
+        '<section class="result-bars" hidden></section>'
         '<section class="result-parting" hidden></section>'
         '<div class="in-lab"><p class="result-measured"></p>'
         '<dl class="result-facts"></dl><div class="result-strip"></div></div></div>',

@@ -13,7 +13,7 @@ import gradio as gr
 from ...steering.methods import OTHERS
 from ...text.languages import get_language
 from ..behind import inputs
-from ..behind.goals import zones
+from ..behind.goals import GOALS, goal_of, zones
 from ..behind.standing import keys_of
 from ..behind.stored import STEP, Marks
 from ..behind.studio import Studio
@@ -50,7 +50,10 @@ class Controls:
         """Updates for another model: its ranges, and these values but the system prompt's."""
         more: dict[str, dict[str, Any]] = {
             "strength": scale(studio, values),
-            "language": {"choices": _languages(studio)},
+            "language": {
+                "choices": _languages(studio),
+                "label": GOALS[goal_of(values)].language,
+            },
             "shared_from": _shared_range(studio),
             "source": {"choices": _sources(studio)},
             "units": _units_range(studio),
@@ -98,10 +101,13 @@ def build_controls(studio: Studio, key: gr.State, prompt: str) -> Controls:
     made["language"] = gr.Dropdown(
         _languages(studio),
         value=inputs.AUTO,
-        label="Language",
+        label=GOALS[goal_of(start)].language,
         elem_id="language",
     )
     detected = markup(elem_classes="summary", elem_id="detected")
+    made["source"] = gr.Dropdown(
+        _sources(studio), value=start["source"], label="Away from", elem_id="source"
+    )
     switch = gr.Radio(
         ["Explore", "Lab"], value="Explore", show_label=False, container=False, elem_id="switch"
     )
@@ -109,6 +115,8 @@ def build_controls(studio: Studio, key: gr.State, prompt: str) -> Controls:
         _steering(studio, start, made)
         _sampling(studio, start, made)
         reset = gr.Button("Back to the defaults", size="sm", elem_id="reset")
+    for name in BY_METHOD:
+        made[name].visible = inputs.is_read(name, start["method"])
     made["method"].change(
         lambda method: [gr.update(visible=inputs.is_read(name, method)) for name in BY_METHOD],
         made["method"],
@@ -166,9 +174,6 @@ def _steering(studio: Studio, start: dict[str, Any], made: dict[str, Any]) -> No
         value=start["specific"],
         label="γ reaches neurons specific to",
     )
-    made["source"] = gr.Dropdown(
-        _sources(studio), value=start["source"], label="Away from", elem_id="source"
-    )
     made["units"] = gr.Slider(
         value=start["units"], step=1, label="Number of units", elem_id="units",
         info="Those that tell the language best, of all neurons in the layers",
@@ -179,8 +184,6 @@ def _steering(studio: Studio, start: dict[str, Any], made: dict[str, Any]) -> No
         value=start["ranking"],
         label="Units whose activation tells the language",
     )
-    for name in BY_METHOD:
-        made[name].visible = inputs.is_read(name, start["method"])
     made["where"] = gr.Radio(
         [(text.capitalize(), name) for name, text in inputs.WHERE.items()],
         value=start["where"],

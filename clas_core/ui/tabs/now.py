@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from ...errors import ClasError
+from ..behind.goals import GOALS, goal_of
 from ..behind.shelf import Shelf
 from ..behind.standing import UNKNOWN, keys_of
 from ..behind.studio import Studio
@@ -30,7 +31,7 @@ class Now:
         studio = shelf.first
         start = {**studio.defaults(), "prompt": steer.prompt.value}
         self.panel = now_panel(self.value(studio, start, with_control(studio)), elem_id="now")
-        self._controls = controls
+        self._controls, self._goals = controls, steer.goals
         controls.summary.value, controls.detected.value = self.sentences(studio, start)
 
         def tell(text: str, add: Any, layer: Any, key: Any, *values: Any) -> dict[Any, Any]:
@@ -41,6 +42,7 @@ class Now:
                 return {
                     controls.summary: summary,
                     controls.detected: detected,
+                    **self.goal(settings),
                     steer.sees: seen(studio, settings),
                     self.panel: self.value(studio, settings, bool(add), layer),
                 }
@@ -51,7 +53,8 @@ class Now:
             "fn": tell,
             "inputs": [steer.prompt, steer.control, map_.layer, controls.key, *controls.all],
             "outputs": [
-                controls.summary, controls.detected, steer.sees, self.panel
+                controls.summary, controls.detected, steer.sees, self.panel, steer.goals,
+                controls.by_name["language"],
             ],
             "js": MOVED,
             "show_progress": "hidden",
@@ -83,6 +86,12 @@ class Now:
         """What these settings reach, and where the language comes from, as markup."""
         told = studio.language(settings["language"], settings["prompt"])[1]
         return line(studio.summary(studio.recipe(settings))), line(told)
+
+    def goal(self, settings: dict[str, Any]) -> dict[Any, Any]:
+        """Which goal these settings are for, and what the language is for it."""
+        name = goal_of(settings)
+        language = gr.update(label=GOALS[name].language)
+        return {self._goals: name, self._controls.by_name["language"]: language}
 
     def renew(
         self, studio: Studio, settings: dict[str, Any], layer: int | None = None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-from functools import partial
 from html import escape
 from typing import Any
 
@@ -45,11 +45,11 @@ VISITED = """() => {{
   const now = new URLSearchParams(location.hash.slice(1)).get("tab") || "steer";
   if (window.clasOpened && now !== "{name}") history.pushState(null, "", "#tab={name}");
 }}"""
-GOAL = """(...values) => {{
-  history.replaceState(null, "", "#goal={name}&tab={tab}");
+GOAL = """(...values) => {
+  history.replaceState(null, "", `#goal=${values[0]}&tab=${TABS[values[0]]}`);
   window.clasMoved();
   return values;
-}}"""
+}""".replace("TABS", json.dumps({name: goal.tab for name, goal in GOALS.items()}))
 MODE = """(mode) => {
   document.documentElement.dataset.mode = String(mode).toLowerCase();
   document.dispatchEvent(new Event("clas-mode"));
@@ -274,10 +274,11 @@ def build(studio: Studio) -> gr.Blocks:
             except ClasError:
                 return gr.skip()
 
-        def pursue(name: str, text: Any, key: Any, *values: Any) -> Updates:
+        def pursue(name: Any, text: Any, key: Any, *values: Any) -> Updates:
             """What a goal asks for; all else stays."""
             try:
-                studio, goal = shelf.get(key), GOALS[name]
+                studio = shelf.get(key)
+                goal = GOALS[inputs.choice("The goal", name, GOALS)]
                 code = studio.language(AUTO, text)[0]
                 wanted = goal.settings(studio, code)
                 settings = {**named(values), "prompt": text, **wanted}
@@ -298,18 +299,14 @@ def build(studio: Studio) -> gr.Blocks:
             }
 
         by_name = controls.by_name
-        pursued = [
-            button.click(
-                partial(pursue, name),
-                [steer.prompt, key, *controls.all],
-                [*controls.all, *steer.pursued, tab, tabs, link],
-                js=GOAL.format(name=name, tab=GOALS[name].tab),
-                **QUIET,
-            )
-            for name, button in steer.goals.items()
-        ]
         for done in (
-            *pursued,
+            steer.goals.input(
+                pursue,
+                [steer.goals, steer.prompt, key, *controls.all],
+                [*controls.all, *steer.pursued, tab, tabs, link],
+                js=GOAL,
+                **QUIET,
+            ),
             map_.picked,
             by_name["method"].input(
                 fit_strength,

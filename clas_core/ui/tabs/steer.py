@@ -15,10 +15,11 @@ from ...errors import ClasError
 from ...steering.recipe import Recipe
 from ...text.languages import get_language
 from ..behind import first
-from ..behind.goals import GOALS
+from ..behind.goals import GOALS, goal_of
 from ..behind.shelf import Shelf
 from ..behind.standing import asked_in_words, keys_of, standing
 from ..behind.studio import Studio
+from ..behind.surprise import with_surprise
 from ..behind.views import View
 from ..parts.components import (
     curves_panel,
@@ -38,12 +39,16 @@ CLAIM = "Some neurons of a language model know which language it speaks."
 CALL = "Turn them down and watch."
 ABOUT = """The same model answers your prompt in one pass, side by side: left alone; steered, with
 some neurons turned up or down inside it; and as a check with the same numbers on random neurons.
-Steering here means that neurons which work for one language only are turned down by the strength
-you choose, in the model's last layers; from 1 on they are off, beyond that they work the other way
-round, and below zero they are turned up. Words that differ are marked from the first difference on;
-words of another language carry its colour and its letters. Beside the story the model is asked
-something: does it still know? The two plots say the same of many stories and questions. Nothing in
-the model itself is changed: set the strength to Off and all sides are equal."""
+What steering does depends on the goal chosen above; the line under the strength says it. To forget,
+neurons which work for one language only are turned down, in the model's last layers; from 1 on they
+are off, beyond that they work the other way round, and below zero they are turned up. To silence a
+language, those that tell it best are turned down in all layers, and bars show what that does to
+every language. To write in another one, all that the model holds in mind is moved there. The
+example with which the page opens is one on which this shows well. Words that differ are marked from
+the first difference on; words of another language carry its colour and its letters. Beside the
+story the model is asked something: does it still know? The two plots say the same of many stories
+and questions. Nothing in the model itself is changed: set the strength to Off and all sides are
+equal."""
 # A link keeps the tab and the map's layer too.
 WHOLE_ADDRESS = """(q) => {
   if (!q) return q;
@@ -73,7 +78,7 @@ class SteerTab:
     stamp: gr.HTML
     stored: gr.HTML
     curves: gr.HTML
-    goals: dict[str, gr.Button]
+    goals: gr.Radio
 
     def renew(self, studio: Studio, values: dict[str, Any]) -> dict[Any, Any]:
         """Updates for another model with these values; the prompt itself is left to the page."""
@@ -91,6 +96,7 @@ class SteerTab:
             self.sees: seen(studio, values),
             self.another: gr.update(visible=bool(choices)),
             self.control: with_control(studio),
+            self.goals: goal_of(values),
             self.result: view,
             self.stamp: made_for,
             **self.follow(studio, code),
@@ -126,11 +132,12 @@ def build_steer(shelf: Shelf, controls: Controls) -> SteerTab:
     studio, key = shelf.first, controls.key
     code = _opening(studio)
     markup(f'<h2 class="claim">{CLAIM} <span>{CALL}</span></h2>')
-    with gr.Row(elem_id="goals"):
-        goals = {
-            name: gr.Button(goal.title, size="sm", elem_id=f"goal-{name}")
-            for name, goal in GOALS.items()
-        }
+    goals = gr.Radio(
+        [(goal.title, name) for name, goal in GOALS.items()],
+        value=goal_of(studio.defaults()),
+        label="What should steering do?",
+        elem_id="goals",
+    )
     choices = _example_choices(studio)
     with gr.Column(elem_id="ask"):
         example = gr.Radio(
@@ -148,7 +155,8 @@ def build_steer(shelf: Shelf, controls: Controls) -> SteerTab:
             max_lines=12,
             max_length=2000,
             elem_id="prompt",
-            placeholder="Write a short story and a question about it …",
+            placeholder="Write a short story and a question about it …  Left empty, "
+            f"“{GOALS['write'].title}” begins from nothing.",
         )
         build_chat(studio, controls)
         with gr.Accordion(
@@ -234,7 +242,8 @@ def build_steer(shelf: Shelf, controls: Controls) -> SteerTab:
         recipe = studio.recipe({**named(values), "prompt": text})
         made_for = _made_for(studio, recipe, bool(add))
         mine = keys_of(studio, recipe, bool(add))["steer"]
-        for view in studio.steer(recipe, bool(add), halt):
+        views = studio.steer(recipe, bool(add), halt)
+        for view in with_surprise(studio, recipe, bool(add), views, halt):
             yield {result: result_value({**view, "key": mine}), made: made_for}
 
     answering = Stoppable(run, stop)

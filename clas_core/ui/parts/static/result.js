@@ -6,6 +6,7 @@ const facts = element.querySelector(".result-facts");
 const sentence = element.querySelector(".result-sentence");
 const measured = element.querySelector(".result-measured");
 const notice = element.querySelector(".result-notice");
+const surprise = element.querySelector(".result-bars");
 const parting = element.querySelector(".result-parting");
 const story = element.querySelector(".result-story");
 const names = new Intl.DisplayNames(["en"], { type: "language", fallback: "code" });
@@ -118,6 +119,53 @@ function bars(title, kind, list, most, top) {
   return box;
 }
 
+// How surprised the model is by text of every language: one is to jump, the others aren't.
+function drawSurprise(value) {
+  surprise.classList.toggle("stale", value === undefined);
+  if (value === undefined) return; // still to come: what is there stays, dimmed
+  surprise.hidden = !value;
+  if (!value) return;
+  const lines = [["unsteered", "before"], ["steered", "after"], ["control", "random"]].filter(([line]) => value[line]);
+  const most = Math.max(...lines.flatMap(([line]) => value[line]), 0.001);
+  const table = make("table", "bars-table");
+  const head = make("tr", "");
+  head.append(make("th", "", "Language"), ...lines.map(([line]) => make("th", `bars-${line}`, line === "control" ? "random control" : line)), make("th", ""));
+  table.append(head);
+  value.codes.forEach((code, index) => {
+    const row = make("tr", code === value.aimed ? "aimed" : "");
+    const name = make("th", "", value.names[index]);
+    name.scope = "row";
+    row.append(name);
+    const drawn = make("td", "bars-drawn");
+    for (const [line, kind] of lines) {
+      row.append(make("td", `bars-number bars-${line}`, value[line][index].toFixed(2)));
+      const bar = make("i", `bars-bar ${kind}`);
+      bar.style.setProperty("--size", String(value[line][index] / most));
+      drawn.append(bar);
+    }
+    row.append(drawn);
+    table.append(row);
+  });
+  const of = value.own ? `the first ${value.count} sentences of the measured text` : `${value.count} stories that nothing was measured on`;
+  const at = value.codes.indexOf(value.aimed);
+  const rise = (line, index) => value[line][index] - value.unsteered[index];
+  const rest = value.codes.map((_, index) => index).filter((index) => index !== at);
+  const mean = (line) => rest.reduce((sum, index) => sum + rise(line, index), 0) / Math.max(1, rest.length);
+  const signed = (number) => `${number < 0 ? "\u2212" : "+"}${Math.abs(number).toFixed(2)}`;
+  let told = "";
+  if (at >= 0) {
+    told = `${value.names[at]} ${signed(rise("steered", at))} bits per byte, the others ${signed(mean("steered"))} in the mean.`;
+    if (value.control) told += ` The same on random neurons: ${signed(rise("control", at))} and ${signed(mean("control"))}.`;
+  }
+  const sentence = make("p", "bars-told", told);
+  surprise.replaceChildren(
+    make("h3", "", "How surprised the model is by text of each language"),
+    sentence,
+    table,
+    make("p", "bars-key", `Bits per byte, lower is better predicted; ${of}.`),
+  );
+}
+
 function drawParting(value) {
   parting.hidden = !value;
   if (!value) return;
@@ -199,6 +247,7 @@ function draw(value) {
   measured.hidden = !value.measured;
   measured.textContent = value.measured || "";
   drawNotice(value.notice);
+  drawSurprise(value.bars);
   drawParting(value.parting);
   drawStrip(value.strip);
   facts.hidden = !value.facts?.length;

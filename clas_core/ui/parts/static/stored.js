@@ -1,6 +1,6 @@
 // Holds the answers that need no run, by the key of what they are for; and lets the strength sweep
 // once over the first of them, until anyone touches anything.
-// value: {cells: {key: {alpha, view, words}}, sweep} as JSON, as stored_value makes it
+// value: {cells: {key: {alpha, of, view, words}}, sweep} as JSON, as stored_value makes it
 const UP = 750; // milliseconds a step
 const HOLD = 3000;
 const DOWN = 400;
@@ -15,7 +15,9 @@ function publish() {
 
 let stop = () => {};
 function sweep(to) {
-  const steps = [...new Set(Object.values(window.clasStored).map((cell) => cell.alpha))]
+  const all = Object.values(window.clasStored);
+  const { of } = window.clasStored[window.clasNow.steer];
+  const steps = [...new Set(all.filter((cell) => cell.of === of).map((cell) => cell.alpha))]
     .filter((alpha) => alpha >= 0 && alpha <= to)
     .sort((a, b) => a - b);
   const path = [

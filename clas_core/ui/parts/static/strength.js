@@ -77,9 +77,10 @@ let shown = props.value;
 // Where only the strength moves among stored answers, the page knows at once what it shows.
 function aim(number) {
   const cells = window.clasStored || {};
-  if (!(window.clasNow?.steer in cells)) return false;
+  const here = cells[window.clasNow?.steer];
+  if (!here) return false;
   const key = Object.keys(cells).find(
-    (one) => Math.abs(cells[one].alpha - number) < 1e-6,
+    (one) => cells[one].of === here.of && Math.abs(cells[one].alpha - number) < 1e-6,
   );
   if (!key) return false;
   window.clasNow = { steer: key };
