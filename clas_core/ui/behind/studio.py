@@ -392,7 +392,7 @@ class Studio:
                 with self.lock:
                     found = compare(self.lm, prompt, written[0], ids, plan, codes=self.codes)
                 effects.append(found)
-            if effects:
+            if effects and (effects[0].kl.any() or written[0] != written[1]):
                 with self.lock:
                     peak = int(effects[0].kl.argmax())
                     parting = find_parting(self.lm, prompt, written[0], written[1], plans[1], peak)

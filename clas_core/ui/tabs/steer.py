@@ -16,6 +16,7 @@ from ...steering.recipe import Recipe
 from ...text.languages import get_language
 from ..behind import first
 from ..behind.goals import GOALS, goal_of
+from ..behind.inputs import AUTO
 from ..behind.shelf import Shelf
 from ..behind.standing import asked_in_words, keys_of, standing
 from ..behind.studio import Studio
@@ -83,7 +84,7 @@ class SteerTab:
     def renew(self, studio: Studio, values: dict[str, Any]) -> dict[Any, Any]:
         """Updates for another model with these values; the prompt itself is left to the page."""
         choices = _example_choices(studio)
-        code = studio.language(values["language"], values["prompt"])[0]
+        code = studio.language(AUTO, values["prompt"])[0]  # the prompt's, not the target
         view, made_for = _first_result(studio, values)
         return {
             self.about: about_markup(_about(studio)),
