@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/village
 
-.PHONY: demo test quick check bench fuzz isolation model mini assets browser clean
+.PHONY: demo test quick check bench bench-libraries fuzz isolation model mini assets browser clean
 
 demo: $(VENV)/.app
 	$(BIN)/python app.py
@@ -44,6 +44,17 @@ bench: $(VENV)/.test
 	$(BIN)/python -m clas_core.studies.benches.evaluation
 	$(BIN)/python -m clas_core.studies.benches.decoding
 
+# The same steering by other libraries, in an environment of their own: some ask for other versions.
+# steering-vectors asks for transformers below 5, and runs with it.
+bench-libraries: .venv-libraries/.made
+	.venv-libraries/bin/python -m clas_core.studies.benches.libraries
+
+.venv-libraries/.made:
+	$(PYTHON) -m venv .venv-libraries
+	.venv-libraries/bin/pip install --quiet "$(TORCH)" -e . "repeng<1" "nnsight<1" "pyvene<1"
+	.venv-libraries/bin/pip install --quiet --no-deps "steering-vectors<1"
+	touch $@
+
 # Bad input at everything that reads what others wrote, and the page's server: 100,000 times.
 fuzz: $(VENV)/.test
 	$(BIN)/python tests/fuzz.py
@@ -70,4 +81,4 @@ assets: $(VENV)/.app
 	$(BIN)/python -m clas_core.studies first-screen
 
 clean:
-	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-libraries runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

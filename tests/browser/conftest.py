@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from chats import CHATML, chat_lm
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 from tiny import tiny_qwen2_model
 from tiny_studio import tiny_studio
 
@@ -64,10 +64,27 @@ def url(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     app.close(verbose=False)
 
 
+@pytest.fixture(scope="session")
+def contexts(browser: Browser) -> Iterator[Callable[..., BrowserContext]]:
+    """A browser's profile for these options, kept so that its cache has the page's code."""
+    made: dict[str, BrowserContext] = {}
+
+    def context(**options: Any) -> BrowserContext:
+        key = repr(sorted(options.items()))
+        if key not in made:
+            made[key] = browser.new_context(**options)
+        return made[key]
+
+    yield context
+    for one in made.values():
+        one.close()
+
+
 @pytest.fixture
-def open_page(browser: Browser, url: str) -> Iterator[Callable[..., Page]]:
+def open_page(contexts: Callable[..., BrowserContext], url: str) -> Iterator[Callable[..., Page]]:
     """Opens the page; afterwards fails on a console error and on any external request."""
-    contexts, problems = [], []
+    used: list[BrowserContext] = []
+    problems: list[str] = []
 
     def watch(page: Page) -> None:
         page.on("console", lambda m: problems.append(m.text) if is_fault(m) else None)
@@ -86,9 +103,8 @@ def open_page(browser: Browser, url: str) -> Iterator[Callable[..., Page]]:
         # The opening sweep would move what is tested: it has a test of its own.
         # Swahili is what the tiny page opens in, unless a browser asks for a language that it has.
         options = {"reduced_motion": "reduce", "locale": "sw", **options}
-        context = browser.new_context(viewport={"width": width, "height": height}, **options)
-        contexts.append(context)
-        page = context.new_page()
+        used.append(contexts(viewport={"width": width, "height": height}, **options))
+        page = used[-1].new_page()
         watch(page)
         page.goto(url + query)
         for part in ("#generate", ".result-sentence"):
@@ -96,8 +112,8 @@ def open_page(browser: Browser, url: str) -> Iterator[Callable[..., Page]]:
         return page
 
     yield open_
-    for context in contexts:
-        context.close()
+    for page in [page for context in used for page in context.pages]:
+        page.close()
     assert problems == []
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from clas_core.studies.benches import decoding
+from clas_core.steering.plan import LayerPlan, SteeringPlan
+from clas_core.studies.benches import decoding, libraries
 from clas_core.studies.benches import page as bench
 
 
@@ -17,3 +18,28 @@ def test_the_decoder_s_bench_compares_both_ways():
     ((pairs, *numbers),) = decoding.rows(1, (2,))
     assert pairs == "2"
     assert all(float(number) > 0 for number in numbers)
+
+
+@pytest.mark.slow
+def test_libraries_that_are_not_there_or_write_something_else_are_not_timed(monkeypatch, capsys):
+    def absent(ids, vector):
+        raise ModuleNotFoundError("no such library")
+
+    def other(ids, vector):
+        return lambda: [1, 2, 3]
+
+    def alike(ids, vector):
+        plan = SteeringPlan({libraries.LAYER: LayerPlan(shift=vector)}, "the same")
+        lm = libraries.fresh()
+        return libraries.ours(lm.tokenizer.decode(ids[0], skip_special_tokens=True), [plan], lm)
+
+    monkeypatch.setattr(libraries, "TOKENS", 12)
+    makers = {"absent": absent, "other": other, "alike": alike}
+    monkeypatch.setattr(libraries, "LIBRARIES", makers)
+    libraries.report(1)
+    said = capsys.readouterr()
+    assert "absent: not timed, ModuleNotFoundError" in said.err
+    assert "other: not timed, it writes other tokens" in said.err
+    assert "| alike |" in said.out
+    assert "| this project |" in said.out
+    assert "five rows, over one" in said.out
