@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,9 +25,11 @@ def main() -> int:
     parser.add_argument(
         "--profile", default=default_profile(), help="a name in spaces_config, or a .toml"
     )
+    parser.add_argument("--mcp", action="store_true", help="serve programs by MCP too")
     args = parser.parse_args()
     try:
-        studio = Studio.open(read_profile(args.profile))
+        profile = read_profile(args.profile)
+        studio = Studio.open(replace(profile, mcp=profile.mcp or args.mcp))
     except ClasError as error:
         print(error, file=sys.stderr)
         return 1

@@ -39,8 +39,23 @@ def test_front_matter_is_a_space_card():
     assert card["python_version"] in ("3.10", "3.12")
 
 
+@pytest.fixture
+def page():
+    """The address of a laptop's page."""
+    from clas_core.ui.behind.profile import read_profile
+    from clas_core.ui.behind.studio import Studio
+    from clas_core.ui.tabs.page import build, launch_options
+
+    studio = Studio.open(read_profile("local"))
+    options = {**launch_options(studio), "server_port": None, "quiet": True}
+    app = build(studio)
+    _, address, _ = app.launch(**options, prevent_thread_lock=True)
+    yield address.rstrip("/")
+    app.close(verbose=False)
+
+
 @pytest.mark.slow
-def test_readme_example_runs(tmp_path, monkeypatch):
+def test_readme_example_runs(page, tmp_path, monkeypatch):
     """The code of the README as it stands there, in one namespace, on fewer sentences."""
     monkeypatch.chdir(tmp_path)
     whole = ParallelCorpus.bundled
@@ -49,6 +64,7 @@ def test_readme_example_runs(tmp_path, monkeypatch):
     assert blocks
     names: dict = {}
     for block in blocks:
+        block = block.replace("http://127.0.0.1:7860", page)
         exec(compile(block, "README.md", "exec"), names)
     unsteered, steered = names["step"].texts
     assert unsteered.strip()

@@ -26,6 +26,7 @@ class Profile:
     megabytes of memory for what is computed on the way, such as plans and maps. `disk_mb`:
     megabytes on disk for measurements and own texts that are kept, as many for what visitors
     bring, and as many for what they may take away. What was used least recently makes room.
+    `mcp`: whether programs find the page's endpoint as a tool too.
     """
 
     model: str = "village"
@@ -42,6 +43,7 @@ class Profile:
     map_sentences: int = 50
     max_new_tokens: int = 120
     queue: int = 32
+    mcp: bool = False
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -55,7 +57,12 @@ class Profile:
                 raise ClasError(f"{field.name} in the profile must not be negative.")
 
 
-_NAMES = {str: "text", int: "a whole number", tuple: "a list of texts"}
+_NAMES = {
+    str: "text",
+    int: "a whole number",
+    tuple: "a list of texts",
+    bool: "true or false",
+}
 
 
 def default_profile() -> str:

@@ -31,6 +31,7 @@ from .measure import build_measure, chosen_setting, steering_of
 from .model import build_model, opened, sorry
 from .neurons import build_neurons
 from .now import Now
+from .program import build_endpoint, hide_others, mcp_on
 from .steer import build_steer, first_prompt
 
 MASTHEAD = (
@@ -320,6 +321,8 @@ def build(studio: Studio) -> gr.Blocks:
             now.after(done)
             for then in follow:
                 done.then(**then)
+        build_endpoint(shelf)
+    hide_others(page)
     return page.queue(max_size=studio.profile.queue, default_concurrency_limit=4, api_open=False)
 
 
@@ -337,6 +340,7 @@ def launch_options(studio: Studio, port: int | None = None) -> dict[str, Any]:
         "enable_monitoring": False,
         "max_file_size": f"{max(1, studio.profile.uploads)}mb",
         "footer_links": [],
+        "mcp_server": mcp_on(studio.profile.mcp),
         "show_error": False,
         "state_session_capacity": VISITS,
     }
