@@ -79,6 +79,7 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from .text.languages import get_language as get_language
     from .text.report import CorpusReport as CorpusReport
     from .text.report import check_corpus as check_corpus
+    from .ui.tabs.notebook import studio as studio
 
 _HOMES = {
     "atlas.atlas": "Atlas",
@@ -112,6 +113,7 @@ _HOMES = {
     "steering.recipe": "Recipe",
     "steering.where": "steered_tokens",
     "model.sources": "check_allowed",
+    "ui.tabs.notebook": "studio",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

@@ -42,7 +42,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "ui.tabs": (*LIBRARY, "ui.behind", "ui.parts"),
     "studies": (*LIBRARY, "village", "shell", *PAGE),
     "__main__": ("shell",),
-    "": LIBRARY,  # the public names: clas_core/__init__.py
+    "": (*LIBRARY, "ui.tabs.notebook"),  # the public names: clas_core/__init__.py
 }
 # What else some outside package may be imported by: the rooms.
 ONLY_IN: Mapping[str, tuple[str, ...]] = {"gradio": ("ui.parts", "ui.tabs")}

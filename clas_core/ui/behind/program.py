@@ -84,6 +84,10 @@ def _opened(shelf: Shelf, recipe: Recipe) -> Studio:
     """The studio of the recipe's model and text, opened if need be."""
     if (known := open_already(shelf, recipe)) is not None:
         return known
+    first = shelf.first  # whose text may be the own of who opened the page
+    named = (recipe.model, recipe.corpus, recipe.revision or first.lm.revision)
+    if named == (first.choice.model, first.choice.name, first.lm.revision):
+        return first
     if recipe.corpus not in BUNDLED:
         raise ClasError(f"corpus must be one of {', '.join(BUNDLED)}, not {recipe.corpus[:80]!r}.")
     revision = shelf.check(recipe.model, recipe.revision)

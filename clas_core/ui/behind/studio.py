@@ -104,16 +104,30 @@ class Studio:
 
     @classmethod
     def open(cls, profile: Profile, *, with_stored: bool = True) -> Studio:
-        """Load what the profile names; the embedded model's measured atlas comes with it, and
-        `with_stored` its first screen."""
+        """The profile's model, its text measured or found, as `around` has it."""
         model, revision = parse_model(profile.model)
         lm = load(model, revision=revision)
         torch.set_num_threads(profile.threads or quickest_threads(lm))
         corpus = ParallelCorpus.bundled(profile.corpus)
         choice = Choice(model, revision, profile.corpus, corpus)
+        return cls.around(lm, choice, profile, with_stored=with_stored)
+
+    @classmethod
+    def around(
+        cls,
+        lm: LanguageModel,
+        choice: Choice,
+        profile: Profile,
+        *,
+        atlas: Atlas | None = None,
+        with_stored: bool = True,
+    ) -> Studio:
+        """A loaded model with its `atlas`, which is measured or found if it isn't given; for the
+        embedded model on its own text with what is stored of it, `with_stored` its first screen."""
         path = VILLAGE / "atlas.safetensors"
-        if not (model == profile.corpus == "village" and path.is_file()):
-            return cls(lm, choice, measure_cached(lm, corpus), profile=profile)
+        village = choice.model == choice.name == "village" and choice.corpus.is_bundled
+        if atlas is not None or not (village and choice.whole and path.is_file()):
+            return cls(lm, choice, atlas or measure_cached(lm, choice.corpus), profile=profile)
         settings, measured = _json(VILLAGE / "settings.json"), VILLAGE / "measured.json"
         return cls(
             lm,
