@@ -12,11 +12,7 @@ from tempfile import TemporaryDirectory
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 from clas_core.errors import ClasError
-from clas_core.ui.behind.disk import keep_within
-from clas_core.ui.behind.memory import keep_giving_back
-from clas_core.ui.behind.profile import default_profile, read_profile
-from clas_core.ui.behind.studio import Studio
-from clas_core.ui.tabs.page import build, launch_options
+from clas_core.ui.behind.profile import Profile, default_profile, read_profile
 
 
 def main() -> int:
@@ -29,17 +25,40 @@ def main() -> int:
     args = parser.parse_args()
     try:
         profile = read_profile(args.profile)
-        studio = Studio.open(replace(profile, mcp=profile.mcp or args.mcp))
+        serve(replace(profile, mcp=profile.mcp or args.mcp), args.port)
     except ClasError as error:
         print(error, file=sys.stderr)
         return 1
+    return 0
+
+
+def serve(profile: Profile, port: int | None = None) -> None:
+    """Open the page and serve it until the process ends. Raises ClasError if it can't be."""
+    gpu = lent_gpu() if profile.gpu else None  # before anything imports torch
+    from clas_core.ui.behind.disk import keep_within
+    from clas_core.ui.behind.lent import open_lent
+    from clas_core.ui.behind.memory import keep_giving_back
+    from clas_core.ui.behind.studio import Studio
+    from clas_core.ui.tabs.page import build, launch_options
+
+    studio = Studio.open(profile) if gpu is None else open_lent(profile, gpu)
     studio.warm_up()
     keep_giving_back()
     with TemporaryDirectory(prefix="clas-uploads-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads  # where Gradio puts what visitors bring
-        keep_within(Path(uploads), studio.profile.disk_mb * 10**6)
-        build(studio).launch(**launch_options(studio, args.port))
-    return 0
+        keep_within(Path(uploads), profile.disk_mb * 10**6)
+        build(studio).launch(**launch_options(studio, port))
+
+
+def lent_gpu():  # type: ignore[no-untyped-def]
+    """`spaces.GPU`, which does nothing where there is no ZeroGPU. Raises ClasError without it."""
+    if "torch" in sys.modules:
+        raise ClasError("torch was imported first: spaces must be, to take the place of its GPU.")
+    try:
+        import spaces
+    except ImportError as error:
+        raise ClasError("The profile needs the package spaces: pip install spaces.") from error
+    return spaces.GPU
 
 
 if __name__ == "__main__":

@@ -90,6 +90,11 @@ def measure_cached(
     return atlas
 
 
+def find_cached(lm: LanguageModel, corpus: ParallelCorpus) -> Atlas | None:
+    """The kept atlas of this model and text; None where it isn't measured yet."""
+    return _opened(cache_folder() / f"{_key(lm, corpus)}.safetensors")
+
+
 def _prepare(unfinished: Path) -> None:
     for path in unfinished_files(unfinished):
         _mark_used(path)

@@ -60,12 +60,22 @@ def fingerprint(lm: LanguageModel) -> Fingerprint:
     )
 
 
+def settle(lm: LanguageModel) -> None:
+    """Take the print of the weights now, and for good: they'll be where they can't be read."""
+    digest = _weights_of(lm)
+    with _lock:
+        _settled[lm.model] = digest
+
+
+_settled: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
 _known: weakref.WeakKeyDictionary[nn.Module, tuple[object, str]] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
 
 
 @torch.no_grad()
 def _weights_of(lm: LanguageModel) -> str:
+    if (digest := _settled.get(lm.model)) is not None:
+        return digest
     tensors = {name: one for name, one in lm.model.state_dict().items() if torch.is_tensor(one)}
     state = _state_of(tensors)
     with _lock:

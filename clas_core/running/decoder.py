@@ -14,6 +14,7 @@ already: the forward with a plan a row, padding, choosing tokens and text.
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 import time
 from collections import deque
@@ -294,6 +295,9 @@ class Decoder:
 
 _shared: WeakKeyDictionary[LanguageModel, Decoder] = WeakKeyDictionary()
 _open: WeakSet[Decoder] = WeakSet()
+if hasattr(os, "register_at_fork"):
+    # Their threads stay behind: whoever waited for one in a forked process would do so forever.
+    os.register_at_fork(after_in_child=_shared.clear)
 
 
 @atexit.register

@@ -121,6 +121,10 @@ class SteeringPlan:
             raise ClasError(f"Layers count from 0; this plan names layer {min(self.layers)}.")
         object.__setattr__(self, "layers", MappingProxyType(dict(sorted(self.layers.items()))))
 
+    def __reduce__(self) -> Any:
+        """For another process: a view of a dictionary can't be pickled."""
+        return SteeringPlan, (dict(self.layers), self.label, self.where)
+
     @staticmethod
     def identity() -> SteeringPlan:
         """The plan that does nothing."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import pickle
 import threading
 import weakref
 
@@ -35,6 +36,15 @@ def random_plan(seed: int, layers=(1, 2), shift: bool = True, label: str = "") -
 def logits(lm: LanguageModel, plan=None, texts=TEXTS) -> torch.Tensor:
     with torch.no_grad(), steered(lm, plan):
         return lm.model(**lm.encode(texts).inputs).logits
+
+
+def test_a_plan_crosses_to_another_process() -> None:
+    plan = random_plan(3).at("answer")
+    found = pickle.loads(pickle.dumps(plan))
+    assert (found.label, found.where, list(found.layers)) == (plan.label, "answer", [1, 2])
+    assert torch.equal(found.layers[1].shift, plan.layers[1].shift)
+    with pytest.raises(TypeError):
+        found.layers[3] = found.layers[1]
 
 
 # What a plan does

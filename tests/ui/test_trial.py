@@ -93,7 +93,7 @@ def test_cancelled_it_goes_on_from_there(trial, studio, monkeypatch) -> None:
         return engine.run_tasks(lm, atlas, runs, progress)
 
     monkeypatch.setattr(studio.gate, "give_way", give_way)
-    monkeypatch.setattr("clas_core.ui.behind.trial.run_tasks", run_tasks)
+    monkeypatch.setattr("clas_core.ui.behind.works.run_tasks", run_tasks)
     done(first)
     assert first.outcome is None
     assert "kept" in first.stage
@@ -135,5 +135,5 @@ def test_a_failure_is_a_sentence(trial, monkeypatch) -> None:
     def fail(*args, **options):
         raise RuntimeError("boom")
 
-    monkeypatch.setattr("clas_core.ui.behind.trial.run_tasks", fail)
+    monkeypatch.setattr("clas_core.ui.behind.works.run_tasks", fail)
     assert "failed (RuntimeError)" in str(done(trial()).error)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,7 +18,7 @@ from ...model.architecture import LanguageModel
 from ...paths import ASSETS
 from ...running.layout import Layout
 from ...running.separation import Separation, separation_of
-from ...running.states import BridgeCache
+from ...running.states import BridgeCache, HiddenStates
 from ...steering.methods import bridge_layers
 from ...steering.plan import SteeringPlan
 from ...text.corpus import ParallelCorpus
@@ -25,7 +27,17 @@ from .inputs import anchor
 from .kept import Kept
 
 LAYOUTS = ASSETS / "village" / "layouts"
+_FAR = -1  # what is read there starts anywhere
 _POINTS = 2000  # more are neither drawn quickly nor told apart
+
+
+class States(Protocol):
+    """As `running.states.BridgeCache`."""
+
+    unsteered: HiddenStates
+
+    def states(self, plan: SteeringPlan, layer: int) -> Tensor:
+        """The sentences [sentences, hidden] at `layer` under `plan`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +72,16 @@ class MapResult:
 class Mapper:
     """Computes maps of `corpus` for any plan and layer; keeps what is worth keeping."""
 
-    def __init__(self, lm: LanguageModel, corpus: ParallelCorpus, gate: Gate, kept: Kept):
-        self.lm, self.corpus = lm, corpus
+    def __init__(
+        self,
+        lm: LanguageModel,
+        corpus: ParallelCorpus,
+        gate: Gate,
+        kept: Kept,
+        far: Callable[[], States] | None = None,
+    ):
+        """`far`: makes what reads the sentences where the model is, if that isn't here."""
+        self.lm, self.corpus, self._far = lm, corpus, far
         self.ready = threading.Event()
         self.ready.set()  # cleared only while `warm` is under way
         self._gate = gate
@@ -80,6 +100,9 @@ class Mapper:
         """Fill the cache of the default bridge, import and compile UMAP."""
         self.ready.clear()
         try:
+            if self._far is not None:
+                Layout.warm()  # nobody's call yet: the model isn't to be had
+                return
             self._cache(bridge_layers(self.lm.num_layers)[0])
             Layout.warm()
             self.layout(self.lm.num_layers)
@@ -126,7 +149,8 @@ class Mapper:
     @property
     def begun(self) -> bool:
         """Whether the model has read the sentences before."""
-        return self._kept.find("states", bridge_layers(self.lm.num_layers)[0]) is not None
+        start = bridge_layers(self.lm.num_layers)[0] if self._far is None else _FAR
+        return self._kept.find("states", start) is not None
 
     def layout(self, layer: int) -> Layout:
         """The frozen layout of a layer: the stored one if it is of these states, else fitted."""
@@ -162,16 +186,18 @@ class Mapper:
         with self._running, self._gate.answering():
             return cache.unsteered.at(layer), cache.states(plan, layer)
 
-    def _default_cache(self) -> BridgeCache:
+    def _default_cache(self) -> States:
         return self._cache(bridge_layers(self.lm.num_layers)[0])
 
-    def _cache(self, start: int) -> BridgeCache:
-        def make() -> BridgeCache:
+    def _cache(self, start: int) -> States:
+        def make() -> States:
+            if self._far is not None:
+                return self._far()
             wait = self._gate.give_way
             return BridgeCache(self.lm, self.corpus, start, progress=lambda *_: wait())
 
         with self._lock:
-            return self._kept.get(make, "states", start)
+            return self._kept.get(make, "states", start if self._far is None else _FAR)
 
     def _score(self, points: Tensor) -> Separation:
         return separation_of(points, self.labels, self.groups, self.anchor)

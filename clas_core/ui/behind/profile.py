@@ -26,7 +26,8 @@ class Profile:
     megabytes of memory for what is computed on the way, such as plans and maps. `disk_mb`:
     megabytes on disk for measurements and own texts that are kept, as many for what visitors
     bring, and as many for what they may take away. What was used least recently makes room.
-    `mcp`: whether programs find the page's endpoint as a tool too.
+    `mcp`: whether programs find the page's endpoint as a tool too. `gpu`: whether models run on
+    one that is lent for a call at a time (ZeroGPU of Hugging Face).
     """
 
     model: str = "village"
@@ -44,6 +45,7 @@ class Profile:
     max_new_tokens: int = 120
     queue: int = 32
     mcp: bool = False
+    gpu: bool = False
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -66,8 +68,13 @@ _NAMES = {
 
 
 def default_profile() -> str:
-    """`CLAS_PROFILE` if set; on a Hugging Face Space "cpu", which listens to all; else "local"."""
-    return os.environ.get("CLAS_PROFILE") or ("cpu" if "SPACE_ID" in os.environ else "local")
+    """`CLAS_PROFILE` if set; on a Hugging Face Space "zerogpu" where it has that, else "cpu"; else
+    "local"."""
+    if chosen := os.environ.get("CLAS_PROFILE"):
+        return chosen
+    if os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true"):
+        return "zerogpu"
+    return "cpu" if "SPACE_ID" in os.environ else "local"
 
 
 def read_profile(name: str) -> Profile:

@@ -13,6 +13,7 @@ from ...running.effects import Effects, compare
 from ...running.generation import generate
 from ...steering.recipe import Recipe
 from ...text.corpus import BUNDLED, ParallelCorpus
+from .calls import Tell, only
 from .choice import Choice, parse_model
 from .inputs import clean_prompt
 from .links import open_already
@@ -53,8 +54,7 @@ def answer(shelf: Shelf, model: Any, prompt: Any, fields: Any) -> Answered:
     studio = _opened(shelf, recipe)
     if recipe.dtype not in ("auto", str(studio.lm.dtype).removeprefix("torch.")):
         raise ClasError(f"The model is open here as {studio.lm.dtype}: leave dtype out.")
-    (answered,) = write(studio, recipe, threading.Event())
-    return answered
+    return only(studio.calls(writing, studio, recipe))
 
 
 def recipe_of(shelf: Shelf, model: Any, prompt: Any, fields: Any) -> Recipe:
@@ -99,8 +99,10 @@ def _opened(shelf: Shelf, recipe: Recipe) -> Studio:
         shelf.leave(job)
 
 
-def write(studio: Studio, recipe: Recipe, stop: threading.Event) -> Iterator[Answered]:
-    """Write both texts and compare them: one result."""
+def writing(
+    studio: Studio, recipe: Recipe, *, tell: Tell, stop: threading.Event
+) -> Iterator[Answered]:
+    """Both texts and their comparison: one result."""
     lm, plan = studio.lm, recipe.build(studio.atlas)
     rendered = recipe.render(lm)
     with studio.gate.answering():

@@ -8,20 +8,25 @@ import threading
 import time
 from collections import OrderedDict
 from concurrent.futures import Future
+from contextvars import copy_context
 from dataclasses import replace
 
 import torch
 
-from ...atlas.cache import measure_cached
+from ...atlas.atlas import Atlas
+from ...atlas.cache import find_cached, measure_cached
 from ...atlas.preflight import inspect
 from ...errors import ClasError
 from ...model.architecture import LanguageModel
 from ...model.loading import load
 from ...model.sources import check_allowed
+from ...text.corpus import ParallelCorpus
+from .calls import Tell, only
 from .choice import Choice
 from .kept import nbytes_of
 from .mapper import affordable
 from .studio import Studio
+from .works import measuring
 
 
 class Cancelled(ClasError):
@@ -116,7 +121,10 @@ class Shelf:
             job = self._jobs.get(choice.key)
             if job is None:
                 job = self._jobs[choice.key] = Job(choice)
-                threading.Thread(target=self._run, args=(job,), name="open", daemon=True).start()
+                run = copy_context().run  # whose call it is: a GPU's seconds are a visitor's
+                threading.Thread(
+                    target=run, args=(self._run, job), name="open", daemon=True
+                ).start()
             job.visitors += 1
             return job
 
@@ -148,13 +156,13 @@ class Shelf:
             del self._jobs[job.choice.key]
 
     def _made(self, job: Job) -> Studio:
-        choice = job.choice
+        choice, calls = job.choice, self.first.calls
         if (known := self._find(choice.key)) is not None:
             return known
         with self._heavy:
             job.check()
             job.stage = "Loading the model"
-            lm = self._loaded(choice) or _load(choice)
+            lm = self._loaded(choice) or calls.model(choice, _load)
             job.check()
             job.stage = "Measuring"
 
@@ -163,7 +171,7 @@ class Shelf:
                 self.first.gate.give_way()
                 job.check()
 
-            atlas = measure_cached(lm, choice.corpus, progress=progress)
+            atlas = self._atlas(lm, choice.corpus, progress)
             studio = Studio(
                 lm,
                 choice,
@@ -171,10 +179,20 @@ class Shelf:
                 profile=self.profile,
                 gate=self.first.gate,
                 kept=self.first.kept,
-                map_sentences=affordable(lm, choice.corpus, self.profile.map_sentences),
+                map_sentences=None
+                if calls.forks
+                else affordable(lm, choice.corpus, self.profile.map_sentences),
+                calls=calls,
             )
         self.add(studio)
         return studio
+
+    def _atlas(self, lm: LanguageModel, corpus: ParallelCorpus, progress: Tell) -> Atlas:
+        """What was measured before; measured now, where the model is."""
+        if not self.first.calls.forks:
+            return measure_cached(lm, corpus, progress=progress)
+        known = find_cached(lm, corpus)
+        return known or only(self.first.calls(measuring, lm, corpus, tell=progress))
 
     def _find(self, key: str) -> Studio | None:
         return self.first if key == self.first.key else self._studios.get(key)

@@ -10,7 +10,9 @@ import dataclasses
 import json
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,9 +35,11 @@ from ...steering.recipe import Recipe
 from ...text.corpus import ParallelCorpus
 from ...text.languages import get_language
 from . import inputs
+from .calls import Calls, only
 from .choice import Choice, parse_model
 from .examples import examples_of
-from .firing import Fired, can_tell, most_fired, peaks
+from .far import Far
+from .firing import Fired, can_tell, most_fired
 from .gate import Gate
 from .kept import Kept
 from .mapper import Mapper
@@ -46,6 +50,7 @@ from .stored import Stored
 from .threads import quickest_threads
 from .unknown import notice_of
 from .views import View, asked_pane, control_of, steer_view
+from .works import peaking
 
 VILLAGE = ASSETS / "village"
 FRAME = 1 / 15  # seconds between two updates of a streaming text
@@ -55,8 +60,8 @@ ANSWER = 24  # tokens that an answer to the question beside the prompt may take
 class Studio:
     """A model, its text and everything computed from them.
 
-    `gate` and `kept` are the same for all studios of a machine. `neurons` are used in place of the
-    measured language-specific ones.
+    `gate`, `kept` and `calls` are the same for all studios of a machine. `neurons` are used in
+    place of the measured language-specific ones.
     """
 
     def __init__(
@@ -75,11 +80,13 @@ class Studio:
         stored: Stored | None = None,
         settings: Mapping[str, Any] | None = None,
         measured: Outcome | None = None,
+        calls: Calls | None = None,
     ):
         self.lm, self.choice, self.atlas = lm, choice, atlas
         self.corpus, self.key = choice.corpus, choice.key
         self.profile = profile or Profile()
         self.gate = gate or Gate()
+        self.calls = calls or Calls()
         self._examples = examples or examples_of(choice)
         self.stored = stored
         self.collapse: float | None = (settings or {}).get("collapse")
@@ -99,7 +106,8 @@ class Studio:
         shown = self.corpus.subset(n=map_sentences or self.profile.map_sentences)
         self.kept = kept or Kept(self.profile.cache_mb * 10**6)
         self.mine = self.kept.share(self)
-        self.mapper = mapper or Mapper(lm, shown, self.gate, self.kept)
+        far = partial(Far, self.calls, weakref.ref(self)) if self.calls.forks else None
+        self.mapper = mapper or Mapper(lm, shown, self.gate, self.kept, far)
         self.neurons = neurons
 
     @classmethod
@@ -121,13 +129,15 @@ class Studio:
         *,
         atlas: Atlas | None = None,
         with_stored: bool = True,
+        calls: Calls | None = None,
     ) -> Studio:
         """A loaded model with its `atlas`, which is measured or found if it isn't given; for the
         embedded model on its own text with what is stored of it, `with_stored` its first screen."""
         path = VILLAGE / "atlas.safetensors"
         village = choice.model == choice.name == "village" and choice.corpus.is_bundled
         if atlas is not None or not (village and choice.whole and path.is_file()):
-            return cls(lm, choice, atlas or measure_cached(lm, choice.corpus), profile=profile)
+            atlas = atlas or measure_cached(lm, choice.corpus)
+            return cls(lm, choice, atlas, profile=profile, calls=calls)
         settings, measured = _json(VILLAGE / "settings.json"), VILLAGE / "measured.json"
         return cls(
             lm,
@@ -137,6 +147,7 @@ class Studio:
             stored=Stored.load(VILLAGE / "first_screen.json") if with_stored else None,
             settings=settings,
             measured=read_outcome(measured, settings) if settings and measured.is_file() else None,
+            calls=calls,
         )
 
     def examples(self, code: str) -> Sequence[str]:
@@ -323,7 +334,7 @@ class Studio:
 
         def run() -> torch.Tensor:
             with self.gate.answering():
-                return peaks(self.lm, mapper.texts, layer)
+                return only(self.calls(peaking, self, layer))
 
         values = self.mine.get(run, "peaks", layer)
         return most_fired(values[:, neuron], mapper.texts, mapper.labels)

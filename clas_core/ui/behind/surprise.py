@@ -15,6 +15,7 @@ from ...steering.where import ALL
 from ...text.languages import get_language
 from ...village.grammar import CODES, Grammar
 from ...village.tasks import qa_items
+from .calls import Tell
 from .inputs import anchor
 from .mapper import affordable
 from .studio import Studio
@@ -48,6 +49,20 @@ def with_surprise(
     plans = [None, studio.plan(whole), *([studio.plan(whole, True)] if control else [])]
     if (bars := surprise(studio, plans, stop)) is not None:
         yield {**view, "bars": {**bars, "aimed": _aimed(studio, recipe)}}
+
+
+def steering(
+    studio: Studio,
+    recipe: Recipe,
+    control: bool,
+    *,
+    tell: Tell,
+    stop: threading.Event,
+    **options: Any,
+) -> Iterator[View]:
+    """The Steer tab's panes as they grow, as a whole call (`Calls`)."""
+    views = studio.steer(recipe, control, stop, **options)
+    yield from with_surprise(studio, recipe, control, views, stop)
 
 
 def _aimed(studio: Studio, recipe: Recipe) -> str:

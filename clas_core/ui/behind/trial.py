@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,18 +18,20 @@ from ...atlas.cache import cache_folder
 from ...errors import ClasError
 from ...evaluation.judging.comparison import Difference, compare
 from ...evaluation.judging.conditions import Condition, standard_conditions, with_baselines
-from ...evaluation.judging.engine import TaskRun, load_items, reporting_runs, run_tasks, tuning_runs
-from ...evaluation.judging.finding import find_all, measure_shifts
+from ...evaluation.judging.engine import TaskRun, load_items, reporting_runs, tuning_runs
+from ...evaluation.judging.finding import find_all
 from ...evaluation.judging.items import Split, Task, Test, Validation
 from ...evaluation.judging.prompting import Prompting
 from ...evaluation.judging.results import Log, Results, describe
 from ...evaluation.judging.sweep import Sweep, active_settings, grid, summarise, sweep_runs
 from ...evaluation.tasks import KINDS, by_likelihood, open_task
 from ...steering.recipe import Recipe
+from .calls import only
 from .disk import make_room, mark_used
 from .outcome import Outcome
 from .studio import Studio, steering_only
 from .texts import MEASUREMENTS, kept_folders
+from .works import judging, shifting
 
 S = TypeVar("S", bound=Split)
 
@@ -85,7 +88,8 @@ class Trial:
 
     def start(self) -> None:
         """Begin; `finished` is set in the end, whatever came of it."""
-        threading.Thread(target=self._work, name="measure", daemon=True).start()
+        run = copy_context().run  # whose call it is: a GPU's seconds are a visitor's
+        threading.Thread(target=run, args=(self._work,), name="measure", daemon=True).start()
 
     def cancel(self) -> None:
         """End soon, with what is measured kept on disk; no harm to one that is done."""
@@ -120,7 +124,6 @@ class Trial:
             self.finished.set()
 
     def _measure_all(self) -> None:
-        lm, atlas = self.studio.lm, self.studio.atlas
         recipes = [
             recipe
             for number, recipe in enumerate(with_baselines(self._recipe))
@@ -146,9 +149,8 @@ class Trial:
         corpus = self.studio.choice.corpus
         shifts = []
         if "en" in corpus.languages:
-            shifts = measure_shifts(
-                lm, atlas, conditions, corpus, self.asked.languages, progress=self._tell
-            )
+            asked = conditions, self.asked.languages
+            shifts = only(self.studio.calls(shifting, self.studio, *asked, tell=self._tell))
         comparison = compare(results)
         self.differences = {
             (d.condition, d.task, d.metric, d.language): d for d in comparison.differences
@@ -187,7 +189,7 @@ class Trial:
         if show and log.scores:
             self._show(Results(tuple(log.scores), about))
         self.done, self.total, self._begun = 0, 0, time.monotonic()
-        for scores in run_tasks(lm, atlas, left, self._tell):
+        for scores in self.studio.calls(judging, self.studio, left, tell=self._tell):
             log.add(scores)
             if show:
                 self._show(Results(scores, about))

@@ -20,7 +20,7 @@ from ..behind.inputs import AUTO
 from ..behind.shelf import Shelf
 from ..behind.standing import asked_in_words, keys_of, standing
 from ..behind.studio import Studio
-from ..behind.surprise import with_surprise
+from ..behind.surprise import steering
 from ..behind.views import View
 from ..parts.components import (
     curves_panel,
@@ -243,8 +243,7 @@ def build_steer(shelf: Shelf, controls: Controls) -> SteerTab:
         recipe = studio.recipe({**named(values), "prompt": text})
         made_for = _made_for(studio, recipe, bool(add))
         mine = keys_of(studio, recipe, bool(add))["steer"]
-        views = studio.steer(recipe, bool(add), halt)
-        for view in with_surprise(studio, recipe, bool(add), views, halt):
+        for view in studio.calls(steering, studio, recipe, bool(add), stop=halt):
             yield {result: result_value({**view, "key": mine}), made: made_for}
 
     answering = Stoppable(run, stop)
