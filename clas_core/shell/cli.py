@@ -23,6 +23,7 @@ from ..steering.where import ALL, steered_tokens
 from ..text.corpus import ParallelCorpus
 from .evaluation_options import add_commands
 from .options import RECIPE_OPTIONS, atlas_of, bar, language_codes, open_model, recipe_of
+from .publish import add_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -194,6 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     importing.add_argument("--out", required=True, help="the file to write (.safetensors)")
 
     add_commands(commands, _command)
+    add_command(commands)
     text = "say what a model is and needs, before its weights are fetched"
     inspecting = commands.add_parser("inspect", help=text, description=text.capitalize() + ".")
     inspecting.set_defaults(run=_inspect)

@@ -22,7 +22,7 @@ from clas_core.ui.behind.kept import Kept, nbytes_of
 from clas_core.ui.behind.mapper import Mapper
 from clas_core.ui.behind.memory import give_back
 from clas_core.ui.behind.outcome import read_outcome
-from clas_core.ui.behind.profile import read_profile
+from clas_core.ui.behind.profile import PROFILES, read_profile
 from clas_core.ui.behind.studio import VILLAGE, Studio, _json
 from clas_core.ui.behind.texts import keep_text, kept_folders, kept_text, name_of_text
 
@@ -198,8 +198,8 @@ def test_downloads_stay_as_long_as_they_are_offered() -> None:
 
 
 def test_every_profile_has_budgets() -> None:
-    for name in ("cpu", "local"):
-        profile = read_profile(name)
+    for path in PROFILES.glob("*.toml"):
+        profile = read_profile(path.stem)
         assert profile.cache_mb > 0
         assert profile.disk_mb > 0
 

@@ -37,6 +37,7 @@ from clas_core.running.states import hidden_states
 from clas_core.steering.recipe import Recipe
 from clas_core.ui.behind.calls import Forked
 from clas_core.ui.behind.choice import Choice
+from clas_core.ui.behind.imported import with_published
 from clas_core.ui.behind.lent import open_lent
 from clas_core.ui.behind.profile import Profile, default_profile, read_profile
 from clas_core.ui.behind.program import answer
@@ -200,10 +201,11 @@ def test_no_lock_of_this_process_is_waited_for(house: House, far: Studio) -> Non
 
 
 def test_a_decoder_of_this_process_is_not_waited_for(house: House, far: Studio) -> None:
-    with at_home(house), Decoder(house.lm):
+    with at_home(house), Decoder(house.lm) as decoder:
         *_, wanted = generate(house.lm, RECIPE.prompt, max_new_tokens=12)
-        house.refuse = True  # its thread is alive, and stays behind
-        found = answer(Shelf(far), "", RECIPE.prompt, {"max_new_tokens": 12})
+        house.refuse = True
+        with decoder._changed:  # a lock that the fork copies as held, for ever
+            found = answer(Shelf(far), "", RECIPE.prompt, {"max_new_tokens": 12})
     assert found.texts[0] == wanted.texts[0]
 
 
@@ -258,6 +260,18 @@ def test_another_text_is_measured_there_and_kept(house: House, far: Studio, gpu:
     job.result.result(60)
     again.leave(job)
     assert len(gpu.asked) == asked
+
+
+def test_what_others_published_crosses_too(house: House, far: Studio, tmp_path: Path) -> None:
+    """It is in no cache from which the forked process could have it."""
+    steered(far)
+    none = torch.tensor([], dtype=torch.int64)
+    torch.save([[none, none, torch.tensor([k, 10 + k])] for k in range(3)], tmp_path / "lape.pth")
+    found = with_published(far, str(tmp_path / "lape.pth"), "sw en ar")
+    with at_home(house):
+        wanted = steered(with_published(house.here, str(tmp_path / "lape.pth"), "sw en ar"))
+    assert steered(found)[-1]["panes"] == wanted[-1]["panes"]
+    assert steered(found)[-1]["panes"][1] != steered(far)[-1]["panes"][1]
 
 
 def test_measuring_whether_it_helps_is_the_same(house: House, far: Studio) -> None:

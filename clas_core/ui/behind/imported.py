@@ -54,7 +54,9 @@ def with_published(studio: Studio, path: str, codes: str) -> Studio:
         gate=studio.gate,
         kept=studio.kept,
         neurons=neurons,
-        mapper=studio.mapper if same else None,
+        # One that reads from afar does so for its own studio.
+        mapper=studio.mapper if same and not studio.calls.forks else None,
+        calls=studio.calls,
         map_sentences=len(studio.mapper.corpus),
     )
 
