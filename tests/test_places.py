@@ -50,6 +50,21 @@ def test_profiles_that_are_open_to_all_pin_their_models() -> None:
             assert profile.uploads <= 2
 
 
+@pytest.mark.slow
+def test_the_page_opens_with_every_profile() -> None:
+    """Within its limits: what the page opens with is longer than some would let it be."""
+    from clas_core.ui.behind.calls import Forked
+    from clas_core.ui.behind.studio import Studio
+    from clas_core.ui.tabs.page import build
+
+    first = Studio.open(read_profile("local"))
+    lent = Forked(lambda *, duration: lambda task: task, {("village", None): first.lm})
+    for path in PROFILES.glob("*.toml"):
+        profile = read_profile(path.stem)
+        calls = lent if profile.gpu else None
+        build(Studio.around(first.lm, first.choice, profile, calls=calls)).close(verbose=False)
+
+
 def test_the_image_is_nobody_in_particular_and_keeps_things_in_its_volume() -> None:
     lines = DOCKERFILE.splitlines()
     user = lines.index("USER clas")
