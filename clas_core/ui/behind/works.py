@@ -1,4 +1,4 @@
-"""All that the page runs a model for, each a whole call: what `Calls` takes.
+"""What the page runs a model for, each a whole call that `Calls` takes; panes are in `surprise`.
 
 A work takes a studio, or a model, and plain values; it tells how far it is, ends at `stop`, and
 yields what came of it.
