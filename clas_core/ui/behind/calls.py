@@ -5,7 +5,8 @@ it only inside of a process that is forked for a call, or for several calls one 
 was so before this process knew what it knows now. A call therefore brings all that it needs, by
 value: the choice, the recipe, a plan. The models alone are found where the fork left them. No lock,
 event, thread or cache of this process is used there: a studio is made anew. Results, progress and
-errors come back as values, and Stop goes there as a file.
+errors come back as values, and Stop goes there as a file. (Values cross pickled, in memory, between
+two processes of this one program: no file is ever read so.)
 
 Whatever runs a model for the page goes through `Calls`, so that this is all there is to know of it.
 """
