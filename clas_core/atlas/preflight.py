@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..errors import ClasError
 from ..model.architecture import Experts, context_of, find_mlps
+from ..model.gguf import read_header
 from ..model.loading import (
     Device,
     build_empty,
+    check_parameters,
     choose_dtype,
     choose_place,
     is_unpacked,
@@ -24,7 +26,7 @@ from ..model.loading import (
     read_tokenizer,
 )
 from ..model.machine import free_memory, multiply_rate
-from ..model.sources import find_source
+from ..model.sources import Source, find_source
 from ..text.corpus import ParallelCorpus
 from ..text.languages import get_language
 from .measuring import batches_of
@@ -149,9 +151,11 @@ def inspect(
     try:
         config = read_config(source)
         kind = choose_dtype(config, dtype, place)
-        seen = replace(seen, quantisation=quantisation(config), dtype=str(kind)[len("torch.") :])
+        packing = _packing(source, config)
+        seen = replace(seen, quantisation=packing, dtype=str(kind)[len("torch.") :])
         empty = build_empty(source, config)
         seen = replace(seen, architecture=type(empty).__name__)
+        check_parameters(source, empty)
         body = _measure_body(empty)
         seen = replace(
             seen,
@@ -163,7 +167,7 @@ def inspect(
             experts_per_token=body.experts_per_token,
             weights=(
                 source.weight_bytes
-                if seen.quantisation and not is_unpacked(config)
+                if packing and source.gguf is None and not is_unpacked(config)
                 else body.parameters * kind.itemsize
             ),
         )
@@ -183,6 +187,14 @@ def inspect(
     except ClasError as error:
         seen = replace(seen, reason=str(error))
     return seen
+
+
+def _packing(source: Source, config: PreTrainedConfig) -> str | None:
+    """How the weights are quantised, None if they aren't."""
+    if source.gguf is None:
+        return quantisation(config)
+    header = read_header(source.file)
+    return f"{header.types}, unpacked when it is opened" if header.quantised else None
 
 
 @dataclass(frozen=True)

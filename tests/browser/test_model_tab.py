@@ -32,7 +32,7 @@ def test_a_directory_and_a_file_of_ones_own(open_page, model_folder, tmp_path):
     page.locator("#switch label", has_text="Lab").click()
     page.get_by_role("tab", name="Steer").click()
     page.locator("#as-link").click()
-    expect(page.locator("#private")).to_contain_text("directory of this computer")
+    expect(page.locator("#private")).to_contain_text("on this computer alone")
 
 
 def test_another_visitor_keeps_the_first_model(open_page, model_folder, tmp_path):

@@ -166,7 +166,7 @@ def test_bake_writes_the_same_tokens(place, common, atlas, capsys):
         (["steer", PROMPT, "--atlas", "nowhere.safetensors"], "nowhere.safetensors"),
         (["steer", "--recipe", "nowhere.json"], "nowhere.json"),
         (["steer", PROMPT, "--corpus", "nowhere"], "no file or folder nowhere"),
-        (["steer", PROMPT, "--model", "./nowhere"], "no directory ./nowhere"),
+        (["steer", PROMPT, "--model", "./nowhere"], "no directory or GGUF file ./nowhere"),
         (["measure", "--out", "x", "--languages", "xx"], "no xx; its languages are"),
         (["bake", "--out", "."], "isn't empty"),
     ],

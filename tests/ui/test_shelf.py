@@ -256,7 +256,7 @@ def test_a_link_says_where_it_opens():
     own = replace(corpus, is_bundled=False)
     assert Choice("owner/name", None, "everyday", corpus).private == ""
     assert "your file, my.tsv" in Choice("owner/name", None, "my.tsv", own).private
-    assert "directory of this computer" in Choice("/models/x", None, "everyday", corpus).private
+    assert "on this computer alone" in Choice("/models/x", None, "everyday", corpus).private
     part = Choice("owner/name", None, "everyday", corpus.subset(("en", "sw")), whole=False)
     assert "en, sw alone" in part.private
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import ClasError
+from ...model.sources import BY_NAME
 from ...text.corpus import ParallelCorpus
 
 _HUB_ID = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")
@@ -52,7 +53,7 @@ class Choice:
     def private(self) -> str:
         """Why a link to it opens only here, as a sentence; empty if it opens anywhere."""
         if is_local(self.model):
-            return f"The model is a directory of this computer, {self.model}."
+            return f"The model is on this computer alone: {self.model}."
         if self.published:
             return f"It uses what your file {self.published} holds, which a link can't say."
         if not self.corpus.is_bundled:
@@ -75,7 +76,7 @@ def key_of(
 
 
 def parse_model(text: object) -> tuple[str, str | None]:
-    """A model and its revision from `village`, `owner/name`, `owner/name@revision` or a path."""
+    """A model and its revision: `village`, `owner/name`, `owner/name@revision`, a path."""
     if not isinstance(text, str) or not text.strip():
         raise ClasError("Choose a model, or paste a Hugging Face id such as owner/name.")
     text = text.strip().removeprefix("https://huggingface.co/").rstrip("/")
@@ -88,6 +89,6 @@ def parse_model(text: object) -> tuple[str, str | None]:
 
 
 def is_local(model: str) -> bool:
-    """Whether it names a directory of this computer."""
+    """Whether it names a directory or a file of this computer."""
     looks = model.startswith(("/", "./", "../", "~")) or Path(model).is_absolute()
-    return looks or (model != "village" and os.path.isdir(model))
+    return looks or (model not in BY_NAME and os.path.exists(model))

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...atlas.cache import KeptAtlas, list_cached
 from ...errors import ClasError
-from ...model.sources import VILLAGE
+from ...model.sources import installed
 from ...paths import ASSETS
 from ...text.corpus import BUNDLED, ParallelCorpus
 from ...text.report import CorpusReport, check_corpus
@@ -43,7 +43,8 @@ class Library:
         """Names to choose from: the first model, the profile's list, the ones used before."""
         listed = [name.partition("@")[0] for name in self._shelf.profile.models if "*" not in name]
         used = [entry.model for entry in self._known().values()]
-        names = [self._shelf.first.choice.title, *listed, *used]
+        here = installed() if self._is_private else ()
+        names = [self._shelf.first.choice.title, *listed, *here, *used]
         return [name for name in dict.fromkeys(names) if name != "local"]
 
     def choices(self) -> list[tuple[str, str]]:
@@ -135,8 +136,8 @@ class Library:
             self._shelf.check(model, revision)
         except ClasError:
             return None
-        # A model from memory has neither revision nor directory, and can't be found again.
-        there = os.path.isdir(model) if is_local(model) else revision or model == VILLAGE
+        # A model from memory has neither revision nor place, and can't be found again.
+        there = os.path.exists(model) if is_local(model) else revision or model in installed()
         bundled = _is_bundled(name, kept.languages, fingerprint)
         own = name_of_text(fingerprint) if self._is_private and not bundled else ""
         if not there or not (bundled or own):

@@ -217,7 +217,10 @@ def build_model(shelf: Shelf, library: Library, key: gr.State) -> ModelTab:
 def _model_help(shelf: Shelf) -> str:
     if "*" not in shelf.profile.models:
         return "This place has a short list; on your own computer any model will do"
-    return "Choose one, paste a Hugging Face id (owner/name@revision), or a directory's path"
+    return (
+        "Choose one, paste a Hugging Face id (owner/name@revision), or the path of a directory or "
+        "a GGUF file"
+    )
 
 
 def _texts(shelf: Shelf) -> list[tuple[str, str]]:
