@@ -247,6 +247,8 @@ def complete_config(config: PreTrainedConfig, path: Path, header: Header) -> Non
 
     Raises ClasError for a way to stretch that isn't known here.
     """
+    if config.model_type == "llama":  # a baked one may have biases
+        config.mlp_bias = any(t.name == "blk.0.ffn_down.bias" for t in header.tensors)
     if config.model_type == "gemma3_text":
         largest = config.num_hidden_layers == 62
         by_head = config.hidden_size // config.num_attention_heads

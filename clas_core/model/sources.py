@@ -144,6 +144,14 @@ def find_source(model: str | Path, revision: str | None = None) -> Source:
     return _on_hub(str(model), revision)
 
 
+def gguf_of(model: str) -> Path | None:
+    """The GGUF file that is opened by this name or path; None for any other model."""
+    if model not in installed() and not Path(model).expanduser().exists():
+        return None
+    source = find_source(model)
+    return None if source.gguf is None else source.file
+
+
 def installed() -> tuple[str, ...]:
     """The models that open by a name of ours and are on this machine."""
 

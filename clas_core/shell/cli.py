@@ -182,7 +182,9 @@ def _parser() -> argparse.ArgumentParser:
     steer.add_argument("--json", action="store_true", help="print tokens and effects as JSON")
 
     baking = _command(commands, "bake", _bake, "write the steered model as a checkpoint")
-    baking.add_argument("--out", required=True, help="the folder to write")
+    baking.add_argument(
+        "--out", required=True, help="the folder to write; of a GGUF, NAME.gguf too"
+    )
 
     text = "turn published neurons, vectors or a GGUF control vector into our own file"
     importing = commands.add_parser("import", help=text, description=text.capitalize() + ".")

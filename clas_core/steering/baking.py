@@ -17,8 +17,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..errors import ClasError
 from ..model.architecture import MLP, Experts, LanguageModel
+from ..model.sources import gguf_of
 from ..model.taps import Site, Tap, tapped
 from ..paths import replacing
+from .gguf_baking import write_baked
 from .plan import LayerPlan, SteeringPlan
 from .where import ALL
 
@@ -37,11 +39,18 @@ def bake(
     Beside model and tokenizer stands clas_recipe.json, which says how it was made; `recipe` (JSON
     values) is quoted in it. `lm` itself stays as it is. The directory appears whole or not at all.
 
+    For a model that was opened from a GGUF, `out_dir` may be a new file NAME.gguf instead: a copy
+    of that file for llama.cpp, in which the changed weights alone are written anew, in float16
+    where they were quantised.
+
     Raises ClasError if the plan can't be folded: it doesn't fit the model, acts on a part of a text
     only, the weights are quantised or offloaded, `out_dir` holds something, or the plan needs a
     bias that this architecture has no place for.
     """
     out = Path(out_dir)
+    as_gguf = out.suffix.lower() == ".gguf"
+    if as_gguf and out.exists():
+        raise ClasError(f"{out} is there already: choose a new file for the baked model.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ClasError(f"{out} isn't empty: choose a new directory for the baked model.")
     plan.check(lm)
@@ -53,20 +62,46 @@ def bake(
     layers = {index: layer for index, layer in plan.layers.items() if not layer.is_identity}
     _check_weights(lm)
     _check_shifts_can_be_biases(lm, [i for i, layer in layers.items() if _moves(layer.shift)])
+    made = {
+        "base_model": lm.name,
+        "revision": lm.revision,
+        "plan": plan.label,
+        "layers": list(layers),
+        "recipe": recipe,
+    }
+    if as_gguf:
+        _bake_gguf(lm, layers, out, made)
+        return out
     needs_bias = any(_moves(layer.bias) or _moves(layer.shift) for layer in layers.values())
     skeleton = _skeleton(lm, needs_bias)
     with replacing(out) as scratch:
         skeleton.save_pretrained(scratch, state_dict=_folded(lm, layers, skeleton))
         lm.tokenizer.save_pretrained(scratch)
-        made = {
-            "base_model": lm.name,
-            "revision": lm.revision,
-            "plan": plan.label,
-            "layers": list(layers),
-            "recipe": recipe,
-        }
         (scratch / RECIPE_FILE).write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n")
     return out
+
+
+def _bake_gguf(
+    lm: LanguageModel, layers: Mapping[int, LayerPlan], out: Path, made: Mapping[str, Any]
+) -> None:
+    source = gguf_of(lm.name)
+    if source is None:
+        raise ClasError(
+            f"{lm.name} wasn't opened from a GGUF: bake it into a directory, and let llama.cpp's "
+            "convert_hf_to_gguf.py make one of that."
+        )
+    if any(isinstance(mlp, Experts) and mlp.layer in layers for mlp in lm.mlps):
+        raise ClasError(
+            f"{type(lm.model).__name__} has routed experts, which aren't baked into GGUF: bake it "
+            "into a directory, and let llama.cpp's convert_hf_to_gguf.py make one of that."
+        )
+    mlps = {mlp.layer: mlp for mlp in lm.mlps if mlp.layer in layers}
+    before = {index: fold(mlp, LayerPlan()) for index, mlp in mlps.items()}
+    after = {index: fold(mlp, layers[index]) for index, mlp in mlps.items()}
+    for folded in (before, after):
+        for index, (weight, bias) in folded.items():
+            folded[index] = (weight.t() if mlps[index].stored_transposed else weight, bias)
+    write_baked(source, out, before, after, made)
 
 
 def fold(mlp: MLP | Experts, layer: LayerPlan) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -5,7 +5,8 @@ import re
 
 import pytest
 from chats import CHATML, chat_lm
-from tiny import SENTENCES
+from gguf_files import write_gguf
+from tiny import SENTENCES, make_tokenizer, tiny_llama_model
 
 from clas_core.atlas.atlas import Atlas
 from clas_core.model.loading import load
@@ -143,6 +144,17 @@ def test_a_baked_chat_model_answers_the_same(chat, place, capsys):
     *_, step = generate(baked, render(baked, PROMPT), max_new_tokens=9)
     assert list(step.token_ids[0]) == expected["token_ids"][1]
     assert step.prompt_ids[0] == render(lm, PROMPT).token_ids
+
+
+def test_a_model_from_a_gguf_is_baked_into_one(place, capsys):
+    pytest.importorskip("accelerate", reason="transformers asks for it to open GGUF files")
+    file = write_gguf(tiny_llama_model(hidden_act="silu"), make_tokenizer(), place / "a.gguf")
+    options = ["--model", str(file), "--corpus", str(place / "text"), *SETTINGS]
+    found = steer(capsys, PROMPT, *options)
+    out = place / "steered.gguf"
+    assert main(["bake", *options, "--out", str(out)]) == 0
+    *_, step = generate(load(out), PROMPT, max_new_tokens=9)
+    assert list(step.token_ids[0]) == found["token_ids"][1] != found["token_ids"][0]
 
 
 def test_bake_writes_the_same_tokens(place, common, atlas, capsys):
