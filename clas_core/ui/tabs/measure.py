@@ -15,6 +15,7 @@ from ...errors import ClasError
 from ...evaluation.judging.conditions import BASELINES, CONTROL_IS
 from ...evaluation.tasks import KINDS
 from ...evaluation.telling.figures import finding_figure, gains_figure, sweep_heatmap
+from ...model.prompts import is_chat_model
 from ...paths import CantWrite
 from ...steering.recipe import Recipe
 from ...text.languages import get_language
@@ -220,10 +221,11 @@ def _found(outcome: Outcome | None) -> tuple[str, str | None]:
 
 def _ticked(studio: Studio) -> list[str]:
     """The tasks that the open model can do: the village's for who was brought up there, else those
-    on the text that it was measured on."""
+    on the text that it was measured on. A model that chats answers, and doesn't go on."""
     if studio.choice.model == "village":
         return ["village-nli", "village-qa"]
-    return [name for name, kind in KINDS.items() if kind.needs == "corpus"]
+    left_out = ("forcing", "from-nothing") if is_chat_model(studio.lm) else ()
+    return [name for name, kind in KINDS.items() if kind.needs == "corpus" and name not in left_out]
 
 
 class _Results:
