@@ -3,8 +3,10 @@ from __future__ import annotations
 import re
 
 import pytest
+from gguf_files import write_gguf
 from playwright.sync_api import expect
 from steps import choose, open_it, upload
+from tiny import make_tokenizer, tiny_llama_model
 
 pytestmark = pytest.mark.browser
 
@@ -33,6 +35,25 @@ def test_a_directory_and_a_file_of_ones_own(open_page, model_folder, tmp_path):
     page.get_by_role("tab", name="Steer").click()
     page.locator("#as-link").click()
     expect(page.locator("#private")).to_contain_text("on this computer alone")
+
+
+def test_a_gguf_file_is_opened_by_its_path(open_page, tmp_path):
+    pytest.importorskip("accelerate", reason="transformers asks for it to open GGUF files")
+    model = tiny_llama_model(hidden_act="silu")
+    file = write_gguf(model, make_tokenizer(), tmp_path / "small.gguf", "Q8_0")
+    page = open_page()
+    choose(page, str(file), "My own files")
+    upload(page, tmp_path)
+    expect(page.locator("#report")).to_contain_text("3 languages, 12 sentences in each")
+    page.click("#check")
+    expect(page.locator("#report")).to_contain_text("Q8_0, unpacked when it is opened")
+    expect(page.locator("#report")).to_contain_text("3 of 64 neurons, hidden size 32")
+    open_it(page, "small.gguf: ")
+    expect(page.locator("#model-line")).to_contain_text("3 layers of 64 neurons, 3 languages")
+    page.get_by_role("tab", name="Model").click()
+    choose(page, str(tmp_path / "gone.gguf"), "My own files")
+    page.click("#open")
+    expect(page.locator("#progress [role=alert]")).to_contain_text("no directory or GGUF file")
 
 
 def test_another_visitor_keeps_the_first_model(open_page, model_folder, tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from clas_core.steering.plan import LayerPlan, SteeringPlan
-from clas_core.studies.benches import decoding, libraries
+from clas_core.studies.benches import decoding, libraries, real
 from clas_core.studies.benches import page as bench
 
 
@@ -43,3 +43,11 @@ def test_libraries_that_are_not_there_or_write_something_else_are_not_timed(monk
     assert "| alike |" in said.out
     assert "| this project |" in said.out
     assert "five rows, over one" in said.out
+
+
+def test_the_bench_of_a_real_model_has_all_its_rows(tiny_lm, monkeypatch):
+    monkeypatch.setattr(real, "PROMPT", "The cat")
+    monkeypatch.setattr(real, "ours", lambda lm, plans, tokens: None)  # random models end early
+    found = dict(real.rows(tiny_lm, 1, 3))
+    assert len(found) == 6
+    assert float(found["measuring over the bare forward pass"]) > 0
