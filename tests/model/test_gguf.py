@@ -21,7 +21,7 @@ from clas_core.atlas.fingerprint import fingerprint
 from clas_core.atlas.preflight import inspect
 from clas_core.errors import ClasError
 from clas_core.model import gguf as our_gguf
-from clas_core.model import sources
+from clas_core.model import loading, sources
 from clas_core.model.gguf import QuickReader, quick_reader, read_header
 from clas_core.model.loading import load
 from clas_core.model.sources import check_allowed, find_source
@@ -224,6 +224,20 @@ def test_other_ways_to_stretch_are_refused(add, tmp_path) -> None:
         load(path)
 
 
+def test_a_tokenizer_is_read_once_and_is_each_model_s_own(file, tmp_path, monkeypatch) -> None:
+    path = tmp_path / "a.gguf"
+    path.write_bytes(file.read_bytes())
+    inspect(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(loading.AutoTokenizer, "from_pretrained", None)  # known from inspecting
+        one, other = load(path), load(path)
+    one.tokenizer.add_tokens(["zzz"])
+    assert "zzz" not in other.tokenizer.get_vocab()
+    assert other.tokenizer.eos_token == "</s>"
+    path.write_bytes(path.read_bytes().replace(text("</s>"), text("</z>")))  # another by that name
+    assert load(path).tokenizer.eos_token == "</z>"
+
+
 # Where files are
 
 
@@ -289,7 +303,7 @@ def test_smollm2_is_found_in_its_package(file, tmp_path, monkeypatch) -> None:
 
 
 def text(value: str) -> bytes:
-    return struct.pack("<Q", len(value)) + value.encode()
+    return struct.pack("<Q", len(value.encode())) + value.encode()
 
 
 ARCHITECTURE = text("general.architecture") + struct.pack("<I", 8) + text("llama")
