@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/village
 
-.PHONY: demo test quick check bench bench-libraries fuzz isolation model mini assets browser clean
+.PHONY: demo test quick check bench bench-libraries fuzz isolation model mini assets real browser clean
 
 # `make demo MODEL=smollm2` opens with a real model out of a package, `MODEL=...` with any other.
 demo: $(VENV)/.app
@@ -83,6 +83,11 @@ assets: $(VENV)/.app
 	$(BIN)/python -m clas_core.studies measure
 	$(BIN)/python -m clas_core.studies card
 	$(BIN)/python -m clas_core.studies first-screen
+
+# The same protocol on a real model: a directory, a hub id. Resumes in OUT, where found.json will be.
+OUT ?= runs/real/$(notdir $(MODEL))
+real: $(VENV)/.app
+	$(BIN)/python -m clas_core.studies real $(MODEL) --out $(OUT)
 
 clean:
 	rm -rf $(VENV) .venv-libraries runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

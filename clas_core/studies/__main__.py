@@ -24,6 +24,7 @@ from ..village.train import Settings
 from .card import card
 from .first_screen import write_first_screen
 from .forcing import METHODS, force, lines_of, settings_of
+from .real import Sizes, command_of, study_real, tell_progress
 from .scores import evaluate, table
 from .settings import save, study
 
@@ -112,6 +113,23 @@ def write_marks() -> None:
     save_marks(VILLAGE / "marks.json", found)
 
 
+def write_real(args: argparse.Namespace) -> None:
+    """Run the whole protocol on a real model; the result is `found.json` in the folder."""
+    lm = load(args.model, revision=args.revision)
+    sizes = Sizes(**{name: getattr(args, name) for name in vars(Sizes())})
+    name = args.name or args.model
+    about = {
+        "model": name,
+        "revision": lm.revision,
+        "licence": args.licence,
+        "made": args.made,
+        "command": command_of(name, "FOLDER", sizes),
+    }
+    found = study_real(lm, args.out, about, sizes=sizes, progress=tell_progress())
+    save(args.out / "found.json", found)
+    print(args.out / "found.json")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Do what `arguments` say (default: the command line's); the exit status."""
     parser = argparse.ArgumentParser(prog="python -m clas_core.studies", description=__doc__)
@@ -133,6 +151,15 @@ def main(arguments: list[str] | None = None) -> int:
     forcing.add_argument("--told", type=int, default=20, help="test items a language")
     forcing.add_argument("--out", type=Path, help="a folder for the comparisons as JSON")
     forcing.add_argument("--alone", action="store_true", help="choose a setting a language")
+    real = commands.add_parser("real", help="run the same protocol on any model")
+    real.add_argument("model", help="a directory, a GGUF file, a hub id")
+    real.add_argument("--out", type=Path, required=True, help="a folder; resumes there")
+    real.add_argument("--revision", help="of the hub")
+    real.add_argument("--name", help="what the result calls the model, where it isn't its place")
+    real.add_argument("--licence", help="of the weights, for the result")
+    real.add_argument("--made", help="how the weights came to be so, for the result")
+    for name, value in vars(Sizes()).items():
+        real.add_argument(f"--{name}", type=int, default=value)
     args = parser.parse_args(arguments)
     try:
         match args.command:
@@ -146,6 +173,8 @@ def main(arguments: list[str] | None = None) -> int:
                 write_marks()
             case "forcing":
                 print_forcing(args.methods, args.tried, args.told, args.out, args.alone)
+            case "real":
+                write_real(args)
     except ClasError as error:
         print(error, file=sys.stderr)
         return 1

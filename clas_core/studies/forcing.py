@@ -7,24 +7,24 @@ it is told on test items, with random controls of its own, from the first words 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from ..atlas.atlas import Atlas
 from ..evaluation.judging.comparison import Comparison, compare
 from ..evaluation.judging.conditions import CONTROL
-from ..evaluation.judging.engine import load_items, reporting_runs, run_tasks
+from ..evaluation.judging.engine import load_items, reporting_runs
 from ..evaluation.judging.items import Chosen, Items, Task, Test, Validation
-from ..evaluation.judging.results import Results, describe
 from ..evaluation.judging.sweep import grid, summarise, sweep_runs
 from ..evaluation.tasks.forcing import Forcing, VillageForcing
 from ..model.architecture import LanguageModel
 from ..steering.recipe import Recipe
 from ..text.corpus import ParallelCorpus
+from .logged import Progress, run_logged
 
-Progress = Callable[[str, int, int], None]  # stage, items done, items in all
 NOBODY = "none"  # no language stands apart: English is steered for like the others
 # Of each method the settings to choose from: fields that all have, and grids.
 METHODS: dict[str, tuple[dict[str, Any], ...]] = {
@@ -67,14 +67,18 @@ def force(
     tried: int = 6,
     told: int = 20,
     controls: int = 1,
+    folder: Path | None = None,
+    max_new_tokens: int = 24,
     progress: Progress,
 ) -> tuple[Chosen[Recipe], Comparison]:
     """Choose a method's setting on validation items, tell it of test items: `tried` and `told`
-    of a language. `corpus`: of any other model than the village."""
-    main = VillageForcing() if corpus is None else Forcing(corpus)
+    of a language. `corpus`: of any other model than the village, which writes `max_new_tokens`. A
+    killed one goes on from what is in `folder`."""
+    main = VillageForcing() if corpus is None else Forcing(corpus, max_new_tokens=max_new_tokens)
     loaded = load_items([main], Validation, languages, tried)
     runs = sweep_runs(loaded, settings, together=4, anchor=NOBODY)
-    results = _results(lm, atlas, runs, Validation, f"Choosing for {method}", progress)
+    stage = f"Choosing for {method}"
+    results = run_logged(lm, atlas, Validation, runs, stage, folder, progress)
     found = summarise(results, settings, num_layers=lm.num_layers, anchor=NOBODY)
     chosen = found.choose(found.best)
     items: list[tuple[Task, Items[Test]]] = load_items([main], Test, languages, told)
@@ -82,18 +86,9 @@ def force(
         other = VillageForcing(source="es")
         items.append((other, other.items("en", Test, told)))
     reported = reporting_runs(items, [chosen], controls, anchor=NOBODY)
-    told_of = _results(lm, atlas, reported, Test, f"Telling of {method}", progress)
+    stage = f"Telling of {method}"
+    told_of = run_logged(lm, atlas, Test, reported, stage, folder, progress)
     return chosen, compare(told_of, anchor=NOBODY)
-
-
-def _results(
-    lm: LanguageModel, atlas: Atlas, runs: Any, split: Any, stage: str, progress: Progress
-) -> Results[Any]:
-    def tell(done: int, total: int) -> None:
-        progress(stage, done, total)
-
-    scores = [one for some in run_tasks(lm, atlas, runs, tell) for one in some]
-    return Results(tuple(scores), describe(lm, atlas, split, runs))
 
 
 def lines_of(method: str, recipe: Recipe, found: Comparison) -> list[str]:

@@ -46,6 +46,7 @@ from .prompting import PLAIN, Prompting
 
 S = TypeVar("S", bound=Split)
 ANCHOR = "en"
+ROWS = 64  # that write side by side
 
 
 @dataclass(frozen=True)
@@ -322,20 +323,7 @@ def _written(
         some = [prompts[k] for k in rows]
         longest = max(asked[k].max_new_tokens for k in rows)
         newline = asked[rows[0]].stop_at_newline
-        if temperature:
-            for step in generate(
-                lm,
-                some * len(plans),
-                [plan for plan in plans for _ in rows],
-                max_new_tokens=longest,
-                temperature=temperature,
-                seed=seed,
-                stop_at_newline=newline,
-            ):
-                last = step
-            found = [list(last.texts[n * len(rows) :][: len(rows)]) for n in range(len(plans))]
-        else:
-            found = write_answers(lm, some, plans, max_new_tokens=longest, stop_at_newline=newline)
+        found = _write_together(lm, some, plans, longest, newline, temperature, seed)
         for column, said in zip(texts, found):
             for k, text in zip(rows, said):
                 column[k] = text.strip()
@@ -350,6 +338,36 @@ def _written(
         ]
         for column in texts
     ]
+
+
+def _write_together(
+    lm: LanguageModel,
+    prompts: Sequence[Prompt],
+    plans: Plans,
+    max_new_tokens: int,
+    stop_at_newline: bool,
+    temperature: float,
+    seed: int,
+) -> list[list[str]]:
+    """[plans][prompts]: each prompt's texts under all plans side by side, so that weights are read
+    once for many rows."""
+    at_once = max(1, ROWS // len(plans))
+    found: list[list[str]] = [[] for _ in plans]
+    for begin in range(0, len(prompts), at_once):
+        some = list(prompts[begin : begin + at_once])
+        for step in generate(
+            lm,
+            some * len(plans),
+            [plan for plan in plans for _ in some],
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            stop_at_newline=stop_at_newline,
+        ):
+            last = step
+        for number, column in enumerate(found):
+            column += last.texts[number * len(some) :][: len(some)]
+    return found
 
 
 def _put(lm: LanguageModel, prompting: Prompting, text: str) -> Prompt:
