@@ -83,6 +83,7 @@ assets: $(VENV)/.app
 	$(BIN)/python -m clas_core.studies measure
 	$(BIN)/python -m clas_core.studies card
 	$(BIN)/python -m clas_core.studies first-screen
+	$(BIN)/python -m clas_core.studies marks
 
 # The same protocol on a real model: a directory, a hub id. Resumes in OUT, where found.json will be.
 OUT ?= runs/real/$(notdir $(MODEL))

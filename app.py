@@ -52,6 +52,7 @@ def serve(profile: Profile, port: int | None = None) -> None:
         opened = Studio.open(profile, progress=progress) if gpu is None else None
         studio = opened or open_lent(profile, gpu)
     studio.warm_up()
+    studio.find_marks()
     keep_giving_back()
     with TemporaryDirectory(prefix="clas-uploads-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads  # where Gradio puts what visitors bring

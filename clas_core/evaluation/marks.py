@@ -11,8 +11,8 @@ true.
     help: until text of the language gets likelier
 
 Goals have a score each: for forget and write as above, times how whole the texts are (harmonic
-mean; in the village, where there are answers to tell, forget counts right answers instead); for
-silence and help in bits a byte of real text, more being better.
+mean; in the village, where there are answers to tell, forget counts right answers instead, and
+nothing where most are wrong); for silence and help in bits a byte of real text, more being better.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from ..model.architecture import LanguageModel
 from ..paths import CantWrite, replacing
 from ..running.batch import Progress
 from ..running.likelihood import log_likelihoods, tokenise
+from ..steering.methods import OTHERS, bridge_layers
 from ..steering.recipe import Recipe
 from ..text.corpus import ParallelCorpus
 from ..text.detection import detect
@@ -44,10 +45,12 @@ from .judging.engine import Job, predict
 from .judging.items import Items, StartItem, Validation, Written
 from .tasks import open_task
 from .tasks.forcing import Forcing, VillageForcing, beginning, is_broken, likelihood_share
+from .tasks.scoring import words
+from .tasks.village_texts import vocabulary
 
 GOALS: Mapping[str, Mapping[str, Any]] = {  # and the method that is taken for each
     "forget": {"method": "CLAS", "beta": 1.0, "gamma": 0.0},
-    "write": {"method": "DiffMean", "source": "others"},
+    "write": {"method": "DiffMean"},
     "silence": {"method": "Silence"},
     "help": {"method": "CLAS"},
 }
@@ -60,13 +63,16 @@ AHEAD = 0.1  # share of outputs in the language beyond the random control's: see
 BROKEN = 0.5  # share of broken texts, if it's more than the unsteered ones' by
 MORE = 0.25  # so much: breaks
 FALL = 0.4  # of real text's likelihood (`likelihood_share`), below which a text is broken
+VILLAGE_BASE = Recipe(tau=0.1, shared_from=12)  # what the embedded model's marks are found at
 MARKS = "marks"  # their folder beside the kept atlases
-_FORMAT = "clas-marks-1"
+_FORMAT = "clas-marks-2"
 # What a plan depends on, but its strength and target; the model and text are the atlas's.
 _METHOD = (
     "method", "beta", "gamma", "lam", "source", "tau", "tau_mode", "shared_from", "specific", "k",
     "ranking", "early", "where", "layers",
 )  # fmt: skip
+
+_SELECTING = ("CLAS", "IntMu", "LanguageArithmetic")  # for which thresholds matter
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,8 @@ class Point:
     """What a strength does, in the mean over languages and prompts.
 
     differs: share of greedy texts that aren't the unsteered ones. reached: share of texts in the
-    language to write in, or out of the one to forget; 0 for the other goals. broken: share of
+    language to write in, or out of the one to forget (in the village, of words that are no more in
+    it); 0 for the other goals. broken: share of
     texts that are empty, unreadable, loop, or that the unsteered model finds far less likely than
     real text; in the village, for forget, of answers that are wrong, if that is more. score: the
     goal's own. control, control_reached: score and reached under the random control.
@@ -117,9 +124,42 @@ class Marks:
 
     @property
     def best(self) -> float | None:
-        """The strength with the highest score, if it beats both unsteered and random neurons."""
-        top = max(self.points, key=lambda one: one.score)
+        """The strength with the highest score, of those that break nothing, if it beats both
+        unsteered and random neurons."""
+        end = self.breaks
+        whole = [one for one in self.points if end is None or one.alpha < end]
+        top = max(whole, key=lambda one: one.score)
         return top.alpha if top.score > max(self.points[0].score, top.control) else None
+
+    @property
+    def top(self) -> float:
+        """The score at `best`; the unsteered model's where there is none."""
+        return next(p.score for p in self.points if p.alpha == (self.best or 0.0))
+
+    @property
+    def opening(self) -> float | None:
+        """Where a page opens: at the best strength at which something is seen, else where it first
+        is; None where nothing whole can be seen."""
+        end = math.inf if self.breaks is None else self.breaks
+        wanted = max(one or 0.0 for one in (self.seen, self.best))
+        return wanted if self.seen is not None and wanted < end else None
+
+    def is_of(self, recipe: Recipe) -> bool:
+        """Whether they hold for `recipe`, at whatever strength and for whatever target."""
+        mine = self.recipe()
+        names = ["where"]
+        if recipe.method in _SELECTING:
+            names += ["tau", "tau_mode", "shared_from"]
+        return dataclasses.replace(mine.steering, alpha=0.0) == dataclasses.replace(
+            recipe.steering, alpha=0.0
+        ) and all(getattr(mine, name) == getattr(recipe, name) for name in names)
+
+    def recipe(self, base: Recipe | None = None) -> Recipe:
+        """`base` with the method that was marked, at the strength to open with (0 for none)."""
+        fields: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in self.method.items()
+        }
+        return dataclasses.replace(base or Recipe(), **fields, alpha=self.opening or 0.0)
 
     @property
     def breaks(self) -> float | None:
@@ -165,6 +205,47 @@ def goal_recipe(goal: str, recipe: Recipe | None = None) -> Recipe:
     for an unknown goal."""
     _check_goal(goal)
     return dataclasses.replace(recipe or Recipe(), **GOALS[goal])
+
+
+def candidates(goal: str, atlas: Atlas) -> tuple[dict[str, Any], ...]:
+    """Settings of the goal's method, of which an opening is chosen.
+
+    To write, a shift in the first half of the layers, or behind the middle; from English, the
+    prompts' language, if it was measured: away from all others says less of where to go. For the
+    rest the method's own layers. Raises ClasError for an unknown goal.
+    """
+    _check_goal(goal)
+    layers = atlas.num_layers
+    if goal != "write":
+        return ({"layers": (0, layers) if goal == "silence" else bridge_layers(layers)},)
+    source = "en" if "en" in atlas.languages else OTHERS
+    ranges = dict.fromkeys([(0, max(1, layers // 2)), (layers // 2, 3 * layers // 4 + 1)])
+    return tuple({"source": source, "layers": (first, min(end, layers))} for first, end in ranges)
+
+
+def opening(
+    lm: LanguageModel,
+    atlas: Atlas,
+    corpus: ParallelCorpus,
+    goal: str,
+    base: Recipe | None = None,
+    *,
+    folder: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Marks:
+    """The marks of the goal's method where it does best, of its `candidates`; `Marks.recipe` has
+    the settings. Found once, then kept (see `marks_of`); `base` is what the method leaves open.
+
+    Runs the model. `progress(done, total)` counts prompts of a candidate; raising in it cancels.
+    """
+    found = [
+        marks_of(
+            lm, atlas, corpus, goal, dataclasses.replace(goal_recipe(goal, base), **one),
+            folder=folder, progress=progress,
+        )
+        for one in candidates(goal, atlas)
+    ]  # fmt: skip
+    return max(found, key=lambda one: (one.best is not None, one.top))
 
 
 def find_marks(
@@ -308,16 +389,18 @@ class _Trial:
         written: list[list[Written]] = predict(self.lm, self.atlas, job, progress)
         asked = items.of(StartItem)
         broken = [self._broken(asked, some) for some in written]
-        reached = [self._reached(some) for some in written]
+        reached = [0.0] * len(rows)
         if self.goal == "write":
             task = self._forcing()
-            scores = [fmean(next(iter(task.judge(items, some)))) for some in written]
+            judged = [[fmean(values) for values in task.judge(items, some)] for some in written]
+            scores, reached = [both for both, *_ in judged], [inside for _, inside, _ in judged]
         elif self.goal == "forget":
+            reached = [1 - fmean(map(self._inside, some)) for some in written]
             if self.village:
                 right = self._right(rows)
                 whole = [share / right[0] if right[0] else 0.0 for share in right]
                 broken = [max(b, 1 - w) for b, w in zip(broken, whole)]
-            scores = [_harmonic(a, 1 - b) for a, b in zip(reached, broken)]
+            scores = [_harmonic(a, 1 - b) * (b < BROKEN) for a, b in zip(reached, broken)]
         else:
             scores = self._likelier(rows)
         count = len(strengths)
@@ -368,12 +451,14 @@ class _Trial:
             for item, said in zip(asked, some)
         )
 
-    def _reached(self, some: Sequence[Written]) -> float:
-        if self.goal not in ("write", "forget"):
-            return 0.0
+    def _inside(self, said: Written) -> float:
+        """How far a text is in the language: in the village the share of its words, which its
+        vocabulary knows; else whether the language is detected."""
+        if self.village:
+            told = words(said.text, self.code)
+            return sum(word in vocabulary(self.code) for word in told) / max(1, len(told))
         codes = [self.code, *(code for code in self.corpus.languages if code != self.code)]
-        inside = fmean(detect(said.text, codes).code == self.code for said in some)
-        return inside if self.goal == "write" else 1 - inside
+        return float(detect(said.text, codes).code == self.code)
 
     def _right(self, rows: Sequence[Condition]) -> list[float]:
         """Share of right answers to the village's questions under each condition."""

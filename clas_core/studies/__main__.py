@@ -7,13 +7,15 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tqdm import tqdm
 
 from ..atlas.atlas import Atlas
 from ..atlas.selection import select
 from ..errors import ClasError
-from ..evaluation.marks import GOALS, find_marks, goal_recipe, save_marks
+from ..evaluation.marks import GOALS, VILLAGE_BASE, opening, save_marks
+from ..evaluation.telling.real import findings_markdown, read_findings
 from ..evaluation.telling.tables import to_json
 from ..model.loading import load
 from ..paths import ASSETS, replacing
@@ -24,7 +26,7 @@ from ..village.train import Settings
 from .card import card
 from .first_screen import write_first_screen
 from .forcing import METHODS, force, lines_of, settings_of
-from .real import Sizes, command_of, study_real, tell_progress
+from .real import FORCING, Sizes, command_of, study_real, tell_progress
 from .scores import evaluate, table
 from .settings import save, study
 
@@ -105,11 +107,12 @@ def write_marks() -> None:
     """Find the strengths at which each goal's method says something, for the embedded model."""
     lm = load("village")
     atlas = Atlas.load(VILLAGE / "atlas.safetensors", lm)
-    corpus, base = ParallelCorpus.bundled("village"), Recipe(tau=0.1, shared_from=len(CODES))
-    found = []
-    for goal in tqdm(GOALS, unit="goal", disable=None):
-        found.append(find_marks(lm, atlas, corpus, goal, goal_recipe(goal, base)).as_dict())
-        print(f"{goal}: {found[-1]['sentence']}")
+    corpus, found = ParallelCorpus.bundled("village"), []
+    with TemporaryDirectory() as folder:  # all anew
+        for goal in tqdm(GOALS, unit="goal", disable=None):
+            marks = opening(lm, atlas, corpus, goal, VILLAGE_BASE, folder=folder)
+            found.append(marks.as_dict())
+            print(f"{goal}: {marks.sentence}")
     save_marks(VILLAGE / "marks.json", found)
 
 
@@ -123,9 +126,11 @@ def write_real(args: argparse.Namespace) -> None:
         "revision": lm.revision,
         "licence": args.licence,
         "made": args.made,
-        "command": command_of(name, "FOLDER", sizes),
+        "command": command_of(name, "FOLDER", sizes, args.forcing),
     }
-    found = study_real(lm, args.out, about, sizes=sizes, progress=tell_progress())
+    found = study_real(
+        lm, args.out, about, sizes=sizes, methods=args.forcing, progress=tell_progress()
+    )
     save(args.out / "found.json", found)
     print(args.out / "found.json")
 
@@ -151,6 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
     forcing.add_argument("--told", type=int, default=20, help="test items a language")
     forcing.add_argument("--out", type=Path, help="a folder for the comparisons as JSON")
     forcing.add_argument("--alone", action="store_true", help="choose a setting a language")
+    commands.add_parser("findings", help="print what was found on real models, for the README")
     real = commands.add_parser("real", help="run the same protocol on any model")
     real.add_argument("model", help="a directory, a GGUF file, a hub id")
     real.add_argument("--out", type=Path, required=True, help="a folder; resumes there")
@@ -158,6 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
     real.add_argument("--name", help="what the result calls the model, where it isn't its place")
     real.add_argument("--licence", help="of the weights, for the result")
     real.add_argument("--made", help="how the weights came to be so, for the result")
+    real.add_argument("--forcing", nargs="+", default=list(FORCING), choices=FORCING)
     for name, value in vars(Sizes()).items():
         real.add_argument(f"--{name}", type=int, default=value)
     args = parser.parse_args(arguments)
@@ -173,6 +180,8 @@ def main(arguments: list[str] | None = None) -> int:
                 write_marks()
             case "forcing":
                 print_forcing(args.methods, args.tried, args.told, args.out, args.alone)
+            case "findings":
+                print(findings_markdown(read_findings(ASSETS / "findings")))
             case "real":
                 write_real(args)
     except ClasError as error:

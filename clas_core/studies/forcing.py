@@ -67,13 +67,15 @@ def force(
     tried: int = 6,
     told: int = 20,
     controls: int = 1,
+    asked: bool = True,
     folder: Path | None = None,
     max_new_tokens: int = 24,
     progress: Progress,
 ) -> tuple[Chosen[Recipe], Comparison]:
     """Choose a method's setting on validation items, tell it of test items: `tried` and `told`
-    of a language. `corpus`: of any other model than the village, which writes `max_new_tokens`. A
-    killed one goes on from what is in `folder`."""
+    of a language. `corpus`: of any other model than the village, which writes `max_new_tokens`.
+    `asked`: tell of the model asked in words, too. A killed one goes on from what is in `folder`.
+    """
     main = VillageForcing() if corpus is None else Forcing(corpus, max_new_tokens=max_new_tokens)
     loaded = load_items([main], Validation, languages, tried)
     runs = sweep_runs(loaded, settings, together=4, anchor=NOBODY)
@@ -85,7 +87,10 @@ def force(
     if corpus is None and (languages is None or "en" in languages):
         other = VillageForcing(source="es")
         items.append((other, other.items("en", Test, told)))
-    reported = reporting_runs(items, [chosen], controls, anchor=NOBODY)
+    reported = [
+        replace(run, conditions=tuple(one for one in run.conditions if asked or not one.ask))
+        for run in reporting_runs(items, [chosen], controls, anchor=NOBODY)
+    ]
     stage = f"Telling of {method}"
     told_of = run_logged(lm, atlas, Test, reported, stage, folder, progress)
     return chosen, compare(told_of, anchor=NOBODY)

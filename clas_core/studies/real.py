@@ -1,8 +1,9 @@
 """The same protocol on any model: what its neurons are, what steers it, and whether that helps.
 
 On the bundled everyday text. A third of its sentences is for the atlas and for choosing settings,
-the rest for telling what they do: the paper's direction (CLAS with alpha above 0), the other one,
-and the other methods, with random controls, on bits per byte and retrieval. How well a method
+the rest for telling what they do: the paper's direction (CLAS with alpha above 0) and the other
+methods, with random controls, on bits per byte and retrieval; of CLAS the other way there are only
+the sentences for choosing. How well a method
 makes the model write in another language is told of beginnings from that rest, its setting chosen
 on some of them. What is done is in a folder: a killed run goes on from there.
 """
@@ -28,6 +29,7 @@ from ..evaluation.judging.items import Chosen, Test, Validation
 from ..evaluation.judging.results import describe
 from ..evaluation.judging.sweep import Sweep, grid, summarise, sweep_runs
 from ..evaluation.tasks.parallel import BitsPerByte, Retrieval
+from ..evaluation.telling.real import FORMAT
 from ..model.architecture import LanguageModel
 from ..steering.recipe import Recipe
 from ..text.corpus import ParallelCorpus
@@ -35,6 +37,8 @@ from .forcing import force
 from .logged import Progress, run_logged
 
 LANGUAGES = ("en", "de", "es", "fr", "ru", "bg", "hi", "sw", "tr", "ar", "th", "vi", "zh")
+FORCED = ("de", "es", "fr", "ru", "hi", "sw", "tr")  # that are written in: it takes longest
+FORCING = ("DiffMean", "Kojima")
 TAU = 0.2
 CLAS: dict[str, list[Any]] = {
     "method": ["CLAS"],
@@ -42,12 +46,11 @@ CLAS: dict[str, list[Any]] = {
 }  # at the paper's directions
 OTHERS: tuple[dict[str, list[Any]], ...] = (  # the other methods, and what is tried of each
     {"method": ["IntMu"], "alpha": [0.25, 1.0]},
-    {"method": ["LAPE"], "alpha": [0.25, 1.0], "source": ["en"]},
+    {"method": ["LAPE"], "alpha": [1.0], "source": ["en"]},
     {"method": ["LanguageArithmetic"], "alpha": [0.25, 1.0]},
     {"method": ["DiffMean"], "alpha": [0.02, 0.1], "source": ["en"]},
     {"method": ["Kojima"], "alpha": [0.1, 1.0]},
 )
-_FORMAT = "clas-real-1"
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,9 @@ class Sizes:
     begun: int = 2
     told: int = 6
     tokens: int = 16
-    scored: int = 6
-    judged: int = 12
-    moved: int = 10
+    scored: int = 4
+    judged: int = 8
+    moved: int = 8
 
 
 def forcing_settings(num_layers: int) -> dict[str, tuple[Recipe, ...]]:
@@ -72,7 +75,7 @@ def forcing_settings(num_layers: int) -> dict[str, tuple[Recipe, ...]]:
     behind = (num_layers // 2, 3 * num_layers // 4 + 1)
     shift: dict[str, list[Any]] = {"method": ["DiffMean"], "source": ["en"], "layers": [behind],
              "alpha": [0.07, 0.1, 0.15, 0.25]}  # fmt: skip
-    units: dict[str, list[Any]] = {"method": ["Kojima"], "alpha": [1.0], "k": [300, 1000, 3000]}
+    units: dict[str, list[Any]] = {"method": ["Kojima"], "alpha": [1.0], "k": [300, 1000]}
     return {"DiffMean": grid(base, shift), "Kojima": grid(base, units)}
 
 
@@ -83,9 +86,11 @@ def study_real(
     *,
     languages: Sequence[str] = LANGUAGES,
     sizes: Sizes = Sizes(),
+    methods: Sequence[str] = FORCING,
     progress: Progress,
 ) -> dict[str, Any]:
     """Run all of it; plain data for one JSON file. `about` the model is put in front of it.
+    `methods`: those that force a language, of `FORCING`.
 
     Raises ClasError for languages that the text hasn't, and if `folder` is of another study.
     """
@@ -96,23 +101,13 @@ def study_real(
         progress("Measuring", done, total)
 
     atlas = measure_cached(lm, chosen_on, folder=folder, progress=measuring)
-    forcing = {}
-    for method, settings in forcing_settings(lm.num_layers).items():
-        chosen, found = force(
-            lm, atlas, method, settings, told_on, tried=sizes.begun, told=sizes.told, controls=2,
-            folder=folder, max_new_tokens=sizes.tokens, progress=progress,
-        )  # fmt: skip
-        forcing[method] = {"setting": _setting(chosen.setting), **_forced(method, found)}
     tried = [*grid(Recipe(tau=TAU), CLAS)]
     for values in OTHERS:
         tried += grid(Recipe(tau=TAU), values)
     swept = _sweep(lm, atlas, corpus, tried, sizes, folder, progress)
-    paper, other = _best(swept, "CLAS", 1), _best(swept, "CLAS", -1)
+    paper = _best(swept, "CLAS")
     rest = [_best(swept, values["method"][0]) for values in OTHERS]
-    gains, found = _tell(lm, atlas, corpus, [paper, *rest], 3, "Telling", sizes, folder, progress)
-    other_gains, _ = _tell(
-        lm, atlas, corpus, [other], 1, "Telling of the other way", sizes, folder, progress
-    )
+    gains, found = _tell(lm, atlas, corpus, [paper, *rest], 2, sizes, folder, progress)
     # A plan of Kojima's is another one for each language from the first layer on.
     conditions = [
         one
@@ -124,9 +119,19 @@ def study_real(
         progress("Moving", done, total)
 
     shifts = measure_shifts(lm, atlas, conditions, told_on, sentences=sizes.moved, progress=moving)
+    forced = [code for code in FORCED if code in atlas.languages]
+    forcing = {}
+    for method, settings in forcing_settings(lm.num_layers).items():
+        if method not in methods:
+            continue
+        chosen, made = force(
+            lm, atlas, method, settings, told_on, forced, tried=sizes.begun, told=sizes.told,
+            asked=False, folder=folder, max_new_tokens=sizes.tokens, progress=progress,
+        )  # fmt: skip
+        forcing[method] = {"setting": _setting(chosen.setting), **_forced(method, made)}
     facts = describe(lm, atlas, Test, [])
     return {
-        "format": _FORMAT,
+        "format": FORMAT,
         **about,
         "date": facts["date"][:10],
         "versions": facts["versions"],
@@ -147,7 +152,6 @@ def study_real(
             {"setting": _setting(one.recipe), **_round(one.gain.as_dict())} for one in swept.tried
         ],
         "gains": gains,
-        "the other way": other_gains,
         "apart": [
             {
                 "task": one.task,
@@ -200,13 +204,13 @@ def _sweep(
     return summarise(results, settings, num_layers=lm.num_layers)
 
 
-def _best(swept: Sweep, method: str, sign: int = 1) -> Chosen[Recipe]:
-    """The method's setting that did best, of those whose strength has this sign."""
+def _best(swept: Sweep, method: str) -> Chosen[Recipe]:
+    """The method's setting that did best, of those in its own direction."""
     number = max(
         (
             n
             for n, one in enumerate(swept.tried)
-            if one.recipe.method == method and one.recipe.alpha * sign > 0
+            if one.recipe.method == method and one.recipe.alpha > 0
         ),
         key=lambda n: swept.tried[n].gain.estimate,
     )
@@ -219,14 +223,13 @@ def _tell(
     corpus: ParallelCorpus,
     chosen: Sequence[Chosen[Recipe]],
     controls: int,
-    stage: str,
     sizes: Sizes,
     folder: Path,
     progress: Progress,
 ) -> tuple[dict[str, Any], Comparison]:
     """What the settings gain on test sentences, by task and condition; as data and as it is."""
     runs = reporting_runs(_items(corpus, Test, sizes.judged), chosen, controls)
-    found = compare(run_logged(lm, atlas, Test, runs, stage, folder, progress))
+    found = compare(run_logged(lm, atlas, Test, runs, "Telling", folder, progress))
     settings = {one.setting.method: _setting(one.setting) for one in chosen}
     data = {
         task: {
@@ -285,7 +288,6 @@ def _forced(method: str, found: Comparison) -> dict[str, Any]:
     metrics = ("language", "quality", "forcing")
     return {
         "steered": told(method, metrics),
-        "asked": told("asked", metrics),
         "controls": {name: told(name, metrics) for name in controls},
     }
 
@@ -306,13 +308,15 @@ def _round(numbers: dict[str, Any]) -> dict[str, Any]:
     return {k: round(v, 4) if isinstance(v, float) else v for k, v in numbers.items()}
 
 
-def command_of(model: str, out: str, sizes: Sizes) -> str:
+def command_of(model: str, out: str, sizes: Sizes, methods: Sequence[str] = FORCING) -> str:
     """The command that repeats a study of `model`."""
     changed = [
         f" --{name} {value}"
         for name, value in asdict(sizes).items()
         if value != getattr(Sizes(), name)
     ]
+    if tuple(methods) != FORCING:
+        changed.append(f" --forcing {' '.join(methods)}")
     return f"python -m clas_core.studies real {model} --out {out}" + "".join(changed)
 
 

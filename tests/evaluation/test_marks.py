@@ -10,16 +10,22 @@ from clas_core.evaluation import marks as module
 from clas_core.evaluation.judging.items import StartItem, Written
 from clas_core.evaluation.marks import (
     GOALS,
+    VILLAGE_BASE,
     Marks,
     Point,
+    candidates,
     find_marks,
     goal_recipe,
     marks_of,
     marks_path,
+    opening,
     usual_languages,
     usual_strengths,
 )
+from clas_core.model.loading import load
+from clas_core.paths import ASSETS
 from clas_core.steering.recipe import Recipe
+from clas_core.text.corpus import ParallelCorpus
 
 FEW = {"prompts": 2, "strengths": (0.5, 4.0), "languages": ["sw"]}
 
@@ -44,6 +50,31 @@ def test_marks_are_read_off_the_curve():
     )
     assert (found.seen, found.best, found.breaks) == (0.2, 0.5, 1)
     assert found.sentence == "Seen from strength 0.2, best at 0.5, breaks from 1."
+
+
+def test_the_best_is_whole():
+    """A strength that breaks is never the best, whatever it scores."""
+    found = curve((0.5, 1, 0.2, 0.1, 0.22, 0, 0), (0.75, 1, 0.3, 0.55, 0.25, 0, 0))
+    assert (found.best, found.breaks, found.opening) == (0.5, 0.75, 0.5)
+    assert found.top == 0.22
+
+
+def test_where_a_page_opens():
+    seen_later = curve((0.5, 0.1, 0, 0, 0.2, 0, 0), (1, 1, 0, 0, 0.1, 0, 0))
+    assert (seen_later.best, seen_later.seen, seen_later.opening) == (0.5, 1, 1)
+    only_seen = curve((0.5, 1, 0, 0, 0, 0, 0), (1, 1, 0, 1, 0, 0, 0))
+    assert (only_seen.best, only_seen.opening) == (None, 0.5)
+    assert curve((0.5, 1, 0, 1, 0, 0, 0)).opening is None
+    assert curve((0.5, 0, 0, 0, 0, 0, 0)).opening is None
+
+
+def test_settings_to_open_with():
+    """The method that was marked, on what it leaves open, at the strength to open with."""
+    method = {"method": "DiffMean", "layers": [1, 2], "source": "en"}
+    found = Marks("write", method, ("sw",), 6, curve((0.1, 1, 1, 0, 1, 0, 0)).points)
+    recipe = found.recipe(Recipe(seed=7))
+    assert (recipe.method, recipe.layers, recipe.alpha, recipe.seed) == ("DiffMean", (1, 2), 0.1, 7)
+    assert Marks("write", method, ("sw",), 6, curve().points).recipe().alpha == 0
 
 
 def test_nothing_to_see_is_a_result():
@@ -168,3 +199,55 @@ def test_usual_strengths_and_languages(tiny_corpus, atlas):
     assert max(usual_strengths("CLAS")) == 3
     assert usual_languages(atlas, tiny_corpus, "write") == ("es", "hi", "sw")
     assert usual_languages(atlas, tiny_corpus, "forget") == ("en", "es", "hi")
+
+
+def test_an_opening_is_the_best_of_the_candidates(tiny_lm, tiny_corpus, atlas, monkeypatch):
+    tried = []
+
+    def find(lm, atlas, corpus, goal, recipe, **_):
+        tried.append(recipe.layers)
+        good = recipe.layers == (1, 3)
+        return curve((0.1, 1, 1, 0, 0.9 if good else 0.3, 0, 0), goal=goal)
+
+    monkeypatch.setattr(module, "marks_of", find)
+    found = opening(tiny_lm, atlas, tiny_corpus, "write", Recipe())
+    assert tried == [(0, 1), (1, 3)]
+    assert found.top == 0.9
+    assert candidates("help", atlas) == ({"layers": (2, 3)},)
+    assert {one["source"] for one in candidates("write", atlas)} == {"en"}
+    with pytest.raises(ClasError, match="no goal"):
+        candidates("fly", atlas)
+
+
+@pytest.fixture(scope="module")
+def village():
+    """The embedded model, its atlas, and its stored marks by goal."""
+    folder = ASSETS / "village"
+    lm = load("village")
+    stored = json.loads((folder / "marks.json").read_text("utf-8"))
+    return lm, Atlas.load(folder / "atlas.safetensors", lm), {one["goal"]: one for one in stored}
+
+
+@pytest.mark.parametrize("goal", ["help", pytest.param("write", marks=pytest.mark.slow)])
+def test_the_stored_marks_are_those_of_a_live_run(goal, village):
+    """At three of the strengths; the curve to four digits, as far as machines agree."""
+    lm, atlas, stored = village
+    kept = Marks.from_dict(stored[goal])
+    some = [point for point in kept.points if point.alpha in (0, 0.5, 0.75, 1)]
+    found = find_marks(
+        lm, atlas, ParallelCorpus.bundled("village"), goal, kept.recipe(VILLAGE_BASE),
+        strengths=[point.alpha for point in some[1:]],
+    )  # fmt: skip
+    for mine, theirs in zip(found.points, some):
+        assert vars(mine) == pytest.approx(vars(theirs), abs=2e-3)
+
+
+def test_the_village_opens_in_the_language_to_write_in(village):
+    """Its shift acts where it reads, is whole at the best strength, and beats random neurons."""
+    *_, stored = village
+    assert set(stored) == set(GOALS)
+    found = Marks.from_dict(stored["write"])
+    best = next(one for one in found.points if one.alpha == found.opening)
+    assert found.recipe().layers == (0, 4)
+    assert best.reached > 0.5 > best.broken
+    assert best.control_reached < 0.1

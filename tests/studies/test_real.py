@@ -1,14 +1,21 @@
 """The protocol on any model, in small; it goes on where it was killed."""
 
+import copy
 import json
 
 import pytest
 
 from clas_core.errors import ClasError
+from clas_core.evaluation.telling.real import (
+    RealModel,
+    findings_markdown,
+    read_findings,
+    real_headline,
+)
 from clas_core.model.loading import load
 from clas_core.studies import logged
 from clas_core.studies.__main__ import main
-from clas_core.studies.real import Sizes, command_of, forcing_settings, study_real
+from clas_core.studies.real import FORCED, Sizes, command_of, forcing_settings, study_real
 
 SMALL = Sizes(begun=1, told=2, tokens=4, scored=2, judged=3, moved=3)
 CODES = ("en", "de", "sw", "es", "tr")
@@ -34,17 +41,17 @@ def test_it_tells_all_that_was_asked(found, tiny_lm):
     assert {sum(layer) for layer in data["categories"]["layers"]} == {tiny_lm.num_neurons}
     assert set(data["forcing"]) == {"DiffMean", "Kojima"}
     for told in data["forcing"].values():
-        assert set(told["steered"]["languages"]) == {*CODES} - {"en"}
-        assert len(told["controls"]) == 2
+        assert set(told["steered"]["languages"]) == {*CODES} & {*FORCED}
+        assert len(told["controls"]) == 1
     assert set(data["gains"]) == {"bits-per-byte", "retrieval"}
     methods = {"CLAS", "IntMu", "LAPE", "LanguageArithmetic", "DiffMean", "Kojima"}
     assert methods < set(data["gains"]["retrieval"])
-    assert sum("random" in name for name in data["gains"]["bits-per-byte"]) == 3
+    assert sum("random" in name for name in data["gains"]["bits-per-byte"]) == 2
     assert data["gains"]["bits-per-byte"]["CLAS"]["setting"]["alpha"] > 0
-    assert data["the other way"]["bits-per-byte"]["CLAS"]["setting"]["alpha"] < 0
+    assert min(one["setting"]["alpha"] for one in data["tried"]) < 0
     assert {one["task"] for one in data["apart"]} == {"bits-per-byte", "retrieval"}
     assert stages[0] == "Measuring"
-    assert stages[-1] == "Moving"
+    assert stages[-1] == "Telling of Kojima"
 
 
 def test_sentences_for_choosing_tell_nothing(found):
@@ -93,3 +100,40 @@ def test_settings_fit_any_depth(layers):
 def test_a_missing_model_is_a_sentence(tmp_path, capsys):
     assert main(["real", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 1
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_it_is_told_as_a_table(found, tmp_path):
+    """Methods in its rows, numbers with their bounds; a broken file is refused in a sentence."""
+    _, data, _ = found
+    whole = {**data, "licence": "L", "made": "from a file", "command": "do it"}
+    path = tmp_path / "tiny.json"
+    path.write_text(json.dumps(whole), "utf-8")
+    (one,) = read_findings(tmp_path)
+    said = " ".join(row.what for row in one.rows)
+    assert all(name in said for name in ("DiffMean", "Kojima", "CLAS", "IntMu", "LAPE"))
+    text = findings_markdown([one])
+    assert text.count("\n| ") == len(one.rows) + 1  # and the head
+    assert "English and 4 languages" in text
+    path.write_text(json.dumps({**whole, "gains": {}}), "utf-8")
+    with pytest.raises(ClasError, match="holds no study"):
+        read_findings(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("signs", "said"),
+    [
+        ((-1,), "less likely on it"),
+        ((-1, -1), "less likely on all"),
+        ((0, -1), "likelier on none, and less likely on 1 of them"),
+        ((0, 0), "likelier on none, and less likely on none"),
+        ((1, -1), "likelier on 1 of 2, less likely on 1"),
+    ],
+)
+def test_the_headline_says_what_was_found(found, signs, said):
+    _, data, _ = found
+    models = []
+    for sign in signs:
+        one = copy.deepcopy(data)
+        one["gains"]["bits-per-byte"]["CLAS"]["shown"] = sign
+        models.append(RealModel(one))
+    assert said in real_headline(models)

@@ -52,6 +52,7 @@ def models(tmp_path_factory):
 def make_shelf(first, monkeypatch, **changes):
     monkeypatch.setattr(first, "profile", replace(Profile(), **changes))
     monkeypatch.setattr(Studio, "warm_up", lambda self: None)
+    monkeypatch.setattr(Studio, "find_marks", lambda self: None)
     return Shelf(first)
 
 

@@ -60,6 +60,11 @@ def _write(studio: Studio, code: str) -> Settings:
         "method": "DiffMean", "strength": 1.0, "language": target, "first_layer": first,
         "last_layer": min(last, layers), "source": source, **EVERYWHERE,
     }  # fmt: skip
+    known = studio.marks.get("write")
+    if studio.stored is None and known is not None and known.opening is not None:
+        found = studio.values_of_steering(known.recipe())
+        names = ("method", "strength", "first_layer", "last_layer", "source")
+        values |= {name: found[name] for name in names}
     ready = studio.examples(source)
     return {**values, "prompt": ready[0]} if ready else values
 
@@ -122,8 +127,19 @@ def melting(studio: Studio, code: str) -> float:
 def zones(studio: Studio, code: str, settings: Settings) -> Marks | None:
     """Where the slider's words change, under these settings; None where that isn't known."""
     stored = studio.stored
-    if stored is None or code not in stored.codes:
+    if stored is not None and code in stored.codes:
+        start = studio.defaults()
+        if all(settings[name] == start[name] for name in STEERED_BY):
+            return stored.marks(code)
+    known = studio.marks_for(studio.recipe(settings))
+    if known is None:
         return None
-    start = studio.defaults()
-    same = all(settings[name] == start[name] for name in STEERED_BY)
-    return stored.marks(code) if same else None
+    return Marks(known.seen, known.breaks, *_SEEN.get(known.goal, ("Seen", "seen")), told=_TOLD)
+
+
+# What the slider says from where a goal's method is seen on.
+_SEEN = {"forget": ("Language melts", "melts"), "write": ("Text changes", "seen")}
+_TOLD = (
+    "From here on most texts differ, or more are in the language than under random neurons",
+    "From here on most texts are empty, loop, or are far less likely than real text",
+)

@@ -185,6 +185,7 @@ class Shelf:
                 calls=calls,
             )
         self.add(studio)
+        studio.find_marks()
         return studio
 
     def _atlas(self, lm: LanguageModel, corpus: ParallelCorpus, progress: Tell) -> Atlas:

@@ -26,10 +26,20 @@ HALF = 0.5  # of the answers that are right unsteered: below, the model breaks
 @dataclass(frozen=True)
 class Marks:
     """The strengths from which on a language melts and the model breaks; None where it doesn't up
-    to the strongest that was tried."""
+    to the strongest that was tried.
+
+    `word` and `label`: what the slider says from the first on, aloud and below; `told`: what both
+    mean.
+    """
 
     melts: float | None
     breaks: float | None
+    word: str = "Language melts"
+    label: str = "melts"
+    told: tuple[str, str] = (
+        "From here on under nine in ten words of new stories are in the prompt's language",
+        "From here on under half as many questions are answered rightly",
+    )
 
 
 class Stored:

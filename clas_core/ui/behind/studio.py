@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ from ...atlas.atlas import Atlas
 from ...atlas.cache import measure_cached
 from ...atlas.selection import SHARED, SPECIFIC, Selection, select
 from ...errors import ClasError
+from ...evaluation.marks import Marks, opening
 from ...evaluation.telling.verdict import headline
 from ...model.architecture import LanguageModel
 from ...model.loading import load
@@ -54,6 +57,7 @@ from .views import View, asked_pane, control_of, steer_view
 from .works import peaking
 
 VILLAGE = ASSETS / "village"
+FOUND = ("write", "forget", "silence")  # goals whose marks are found for an opened model
 FRAME = 1 / 15  # seconds between two updates of a streaming text
 ANSWER = 24  # tokens that an answer to the question beside the prompt may take
 
@@ -82,6 +86,7 @@ class Studio:
         settings: Mapping[str, Any] | None = None,
         measured: Outcome | None = None,
         calls: Calls | None = None,
+        marks: Mapping[str, Marks] | None = None,
     ):
         self.lm, self.choice, self.atlas = lm, choice, atlas
         self.corpus, self.key = choice.corpus, choice.key
@@ -94,6 +99,7 @@ class Studio:
         self.suggested = Recipe.suggested(choice.model) if settings else None
         self.opening = stored.recipe if stored else self.suggested or Recipe()
         self.measured = measured
+        self.marks: dict[str, Marks] = dict(marks or {})  # by goal, of those that are found
         self.verdict = told(measured) if measured else ""
         self.example_codes = [code for code in atlas.languages if self.examples(code)]
         self._example_languages: dict[str, tuple[str, ...]] = {}
@@ -153,6 +159,9 @@ class Studio:
             settings=settings,
             measured=read_outcome(measured, settings) if settings and measured.is_file() else None,
             calls=calls,
+            marks={
+                one["goal"]: Marks.from_dict(one) for one in _json(VILLAGE / "marks.json") or ()
+            },
         )
 
     def examples(self, code: str) -> Sequence[str]:
@@ -167,6 +176,32 @@ class Studio:
         thread = threading.Thread(target=self.mapper.warm, name="warm-up", daemon=True)
         thread.start()
         return thread
+
+    def find_marks(self) -> threading.Thread:
+        """Find behind the page at which strengths each goal's method says something, a goal after
+        the other, unless that is known; answers come first."""
+
+        def find() -> None:
+            for goal in FOUND:
+                if goal in self.marks:
+                    continue
+                try:
+                    self.marks[goal] = opening(
+                        self.lm, self.atlas, self.corpus, goal, progress=self._give_way
+                    )
+                except ClasError as error:
+                    logging.getLogger(__name__).warning("No marks for %s: %s", goal, error)
+
+        thread = threading.Thread(target=find, name="marks", daemon=True)
+        thread.start()
+        return thread
+
+    def marks_for(self, recipe: Recipe) -> Marks | None:
+        """Which strengths say something under these settings; None where that isn't known."""
+        return next((known for known in self.marks.values() if known.is_of(recipe)), None)
+
+    def _give_way(self, done: int, total: int) -> None:
+        self.gate.give_way()
 
     @property
     def codes(self) -> tuple[str, ...]:
@@ -357,7 +392,9 @@ class Studio:
             name, what = inputs.METHODS[recipe.method]
             said = what.format(source=self._away_from(recipe))
             touched = self.plan(dataclasses.replace(recipe, alpha=1.0)).touched
-            return f"{name}: in {where}, {said}: {touched}."
+            known = self.marks_for(recipe)
+            marked = "" if known is None else f" {known.sentence}"
+            return f"{name}: in {where}, {said}: {touched}.{marked}"
         counts = self.selection(recipe).counts()[first:end].sum(0).tolist()
         factors = (1 + recipe.alpha * (m - 1) for m in (recipe.beta, recipe.gamma))
         boost, damp = (f"{factor:.2f}".replace("-", "−") for factor in factors)
@@ -493,6 +530,14 @@ def steering_only(recipe: Recipe, target: str) -> Recipe:
     unread = ("prompt", "chat", "system", "temperature", "max_new_tokens")
     kept = {name: getattr(plain, name) for name in unread}
     return dataclasses.replace(recipe, seed=plain.seed, target=target, **kept)
+
+
+def _marks(path: Path) -> dict[str, Marks]:
+    """The stored ones, by goal; none where they were made by another version."""
+    try:
+        return {one["goal"]: Marks.from_dict(one) for one in _json(path) or ()}
+    except ClasError:
+        return {}
 
 
 def _json(path: Any) -> Any:

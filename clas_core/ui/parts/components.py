@@ -67,7 +67,7 @@ def strength_slider(
     high: float,
     step: float,
     marks: Sequence[dict[str, Any]],
-    zones: Mapping[str, float | None] | None = None,
+    zones: Mapping[str, Any] | None = None,
     coarse: float | None = None,
     **options: Any,
 ) -> gr.HTML:

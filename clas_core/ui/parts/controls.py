@@ -259,10 +259,9 @@ def _marks(studio: Studio, values: dict[str, Any], known: Marks | None) -> list[
         strength, sentence = best
         marks.append({"value": strength, "label": "best", "kind": "best", "title": sentence})
     if known is not None:
-        melts = "From here on under nine in ten words of new stories are in the prompt's language"
-        breaks = "From here on under half as many questions are answered rightly"
+        melts, breaks = known.told
         for value, label, kind, title in (
-            (known.melts, "melts", "melts", melts),
+            (known.melts, known.label, "melts", melts),
             (known.breaks, "breaks", "breaks", breaks),
         ):
             if value is not None:

@@ -15,6 +15,8 @@ from ...errors import ClasError
 from ...evaluation.judging.conditions import BASELINES, CONTROL_IS
 from ...evaluation.tasks import KINDS
 from ...evaluation.telling.figures import finding_figure, gains_figure, sweep_heatmap
+from ...evaluation.telling.real import read_findings
+from ...evaluation.telling.verdict import headline
 from ...model.prompts import is_chat_model
 from ...paths import CantWrite
 from ...steering.recipe import Recipe
@@ -29,6 +31,7 @@ from ..behind.trial import CONTROLS, Asked, Trial
 from ..parts.components import figure_value, plotly_panel, stamp, stamp_value
 from ..parts.controls import Controls, named
 from ..parts.figures import means_figure
+from ..parts.findings import FINDINGS, findings_markup
 from ..parts.gains import rho_markup, summary_markup, tables, verdict_markup
 from ..parts.markup import about, markup, title
 from ..parts.stoppable import Stoppable
@@ -94,6 +97,8 @@ def build_measure(shelf: Shelf, controls: Controls, prompt: gr.Textbox) -> Measu
     studio, key = shelf.first, controls.key
     local = "local" in studio.profile.models
     finding = _Finding(studio.measured)
+    village = headline(studio.measured.comparison) if studio.measured else ""
+    markup(findings_markup(read_findings(FINDINGS), village), elem_id="real-findings")
     about(ABOUT)
     markup('<h3 class="section-title">Measure it yourself</h3>')
     with gr.Row(elem_classes="two"):

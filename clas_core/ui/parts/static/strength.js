@@ -1,5 +1,5 @@
 // A range input with labelled marks; gr.HTML gives element, props, trigger and watch.
-// `zones`: {melts, breaks, key}, the strengths from which on that is so; `coarse`: the step in Explore.
+// `zones`: {melts, word, breaks, key}, the strengths from which on that is so; `coarse`: the step in Explore.
 const range = element.querySelector("input[type=range]");
 const output = element.querySelector("output");
 const scale = element.querySelector(".strength-scale");
@@ -44,7 +44,7 @@ function wordFor(number) {
   if (!zones) return "";
   if (number < 0) return "Other way";
   if (zones.breaks !== null && number >= zones.breaks) return "Breaks";
-  if (zones.melts !== null && number >= zones.melts) return "Language melts";
+  if (zones.melts !== null && number >= zones.melts) return zones.word;
   return "Subtle";
 }
 

@@ -1,0 +1,207 @@
+"""What was found on real models, from the files that `clas_core.studies real` writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import ClasError
+from ...text.raw import read_json
+from ..judging.conditions import CONTROL
+from .numbers import signed
+
+FORMAT = "clas-real-1"
+_LIKELIHOOD, _RETRIEVAL = "bits-per-byte", "retrieval"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a model's table: what was tried, what it did, and random neurons or nothing."""
+
+    what: str
+    steered: str
+    beside: str
+
+
+@dataclass(frozen=True)
+class RealModel:
+    """One model's study. `data` is the file's content."""
+
+    data: Mapping[str, Any]
+
+    @staticmethod
+    def load(path: str | Path) -> RealModel:
+        """Read a file. Raises ClasError for anything else than `clas_core.studies real` wrote."""
+        data = read_json(path)
+        try:
+            if data["format"] != FORMAT:
+                raise ValueError
+            found = RealModel(data)
+            assert found.rows
+            assert found.about
+            return found
+        except (KeyError, TypeError, ValueError, AssertionError) as error:
+            raise ClasError(
+                f"{path} holds no study of a real model: take a file that "
+                "`python -m clas_core.studies real` wrote."
+            ) from error
+
+    @property
+    def name(self) -> str:
+        """The model's name without its owner."""
+        return str(self.data["model"]).rpartition("/")[2]
+
+    @property
+    def shown(self) -> int:
+        """What the paper's direction did to the likelihood of real text: 1 better by more than
+        chance, -1 worse, 0 neither."""
+        return int(self._gains(_LIKELIHOOD)["CLAS"]["shown"])
+
+    @property
+    def about(self) -> str:
+        """Where the model is from, its licence and size, what it was measured on, and when."""
+        data = self.data
+        others = len(data["languages"]) - 1
+        made = f", {data['made']}" if data["made"] else ""
+        licence = f", {data['licence']}" if data["licence"] else ""
+        return (
+            f"{data['model']}{licence}{made}; {data['layers']} layers of {data['neurons']} "
+            f"neurons; English and {others} languages, "
+            f"{data['sizes']['judged']} to {2 * data['sizes']['judged']} sentences each; "
+            f"{data['date']}."
+        )
+
+    @property
+    def rows(self) -> list[Row]:
+        """The table."""
+        return [*self._forcing_rows(), *self._gain_rows(), self._apart_row(), self._neuron_row()]
+
+    def _gains(self, task: str) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.data["gains"][task]
+        return found
+
+    def _forcing_rows(self) -> list[Row]:
+        found = []
+        for told in self.data["forcing"].values():
+            mean = told["steered"]["mean"]
+            setting = _named(told["setting"])
+            controls = [one["mean"]["language"]["share"] for one in told["controls"].values()]
+            before = mean["language"]["unsteered"]
+            found.append(
+                Row(
+                    f"English beginnings told on in another language: {setting}",
+                    f"{_percent(mean['language'])} in the language, "
+                    f"quality {100 * mean['quality']['share']:.0f} of 100",
+                    f"random {100 * max(controls):.0f} %, unsteered {100 * before:.0f} %",
+                )
+            )
+        return found
+
+    def _gain_rows(self) -> list[Row]:
+        bits, pairs = self._gains(_LIKELIHOOD), self._gains(_RETRIEVAL)
+        found = []
+        random = [one["gain"] for name, one in bits.items() if name.startswith(CONTROL)]
+        random_pairs = [one["gain"] for name, one in pairs.items() if name.startswith(CONTROL)]
+        for name, one in bits.items():
+            if name.startswith(CONTROL):
+                continue
+            paper = name == "CLAS"
+            beside = f"{_span(random, 3)}; {_span([100 * x for x in random_pairs], 1)}"
+            moved = 100 * pairs[name]["gain"]
+            found.append(
+                Row(
+                    ("The paper's direction: " if paper else "") + _named(one["setting"]),
+                    f"{signed(one['gain'], 3)}{_bounds(one, 3)} bits a byte (less is better); "
+                    f"translations found {signed(moved, 1)} points",
+                    f"random neurons {beside} points" if paper else "",
+                )
+            )
+        return found
+
+    def _apart_row(self) -> Row:
+        rho = next(o["rho"] for o in self.data["apart"] if o["task"] == _LIKELIHOOD)
+        estimate = "none" if rho["estimate"] is None else signed(rho["estimate"])
+        return Row(
+            "Do likelihood gains go with languages drawing apart? Spearman's ρ",
+            f"{estimate}{_bounds(rho, 2)}",
+            "the paper: yes",
+        )
+
+    def _neuron_row(self) -> Row:
+        counts = self.data["categories"]["layers"]
+        names, total = self.data["categories"]["names"], sum(map(sum, counts))
+        shares = {n: 100 * sum(layer[k] for layer in counts) / total for k, n in enumerate(names)}
+        own = [layer[names.index("specific")] for layer in counts]
+        return Row(
+            f"Neurons, active from {100 * self.data['categories']['tau']:g} % of tokens on",
+            f"{shares['shared']:.0f} % shared by all, {shares['partial']:.0f} % by some, "
+            f"{shares['specific']:.1f} % of one language, {shares['dead']:.0f} % rarely used",
+            f"most of one language in layer {1 + own.index(max(own))} of {len(counts)}",
+        )
+
+
+def read_findings(folder: str | Path) -> list[RealModel]:
+    """All studies in a folder, by file name. Raises ClasError for a file that is none."""
+    return [RealModel.load(path) for path in sorted(Path(folder).glob("*.json"))]
+
+
+def real_headline(found: Sequence[RealModel]) -> str:
+    """One sentence on whether the paper's direction helped the likelihood of real text."""
+    count = len(found)
+    better, worse = (sum(one.shown == sign for one in found) for sign in (1, -1))
+    models = f"{count} real models" if count > 1 else "one real model"
+    if worse == count:
+        where = "all" if count > 1 else "it"
+        said = f"it made real text less likely on {where}, even at its best strength"
+    elif better == 0:
+        some = f"{worse} of them" if worse else "none"
+        said = f"it made real text likelier on none, and less likely on {some}"
+    else:
+        said = f"it made real text likelier on {better} of {count}, less likely on {worse}"
+    return (
+        f"The paper's direction (shared neurons up, language-specific ones down) was tried on "
+        f"{models} in {len(found[0].data['languages']) - 1} languages: {said}."
+    )
+
+
+def findings_markdown(found: Sequence[RealModel]) -> str:
+    """The headline and a table for each model, for the README; nothing for none."""
+    if not found:
+        return ""
+    parts = [real_headline(found)]
+    for one in found:
+        lines = [f"| {one.name} | steered | beside |", "|---|---|---|"]
+        lines += [f"| {row.what} | {row.steered} | {row.beside} |" for row in one.rows]
+        parts += ["\n".join(lines), f"{one.about} `{one.data['command']}`"]
+    return "\n\n".join(parts)
+
+
+def _named(setting: Mapping[str, Any]) -> str:
+    """A setting in a few words: the method, its strength and where it acts."""
+    text = f"{setting['method']} at {signed(setting['alpha']).lstrip('+')}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    if setting.get("k"):
+        text += f", {setting['k']} neurons"
+    if setting.get("layers"):
+        first, end = setting["layers"]
+        text += f", layers {first + 1} to {end}"
+    return text
+
+
+def _percent(share: Mapping[str, Any]) -> str:
+    text = f"{100 * share['share']:.0f} %"
+    if share["low"] is None:
+        return text
+    return f"{text} [{100 * share['low']:.0f}, {100 * share['high']:.0f}]"
+
+
+def _bounds(one: Mapping[str, Any], digits: int) -> str:
+    if one["low"] is None:
+        return ""
+    return f" [{signed(one['low'], digits)}, {signed(one['high'], digits)}]"
+
+
+def _span(values: Sequence[float], digits: int) -> str:
+    return f"{signed(min(values), digits)} to {signed(max(values), digits)}"
