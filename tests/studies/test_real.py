@@ -124,8 +124,8 @@ def test_it_is_told_as_a_table(found, tmp_path):
     [
         ((-1,), "less likely on it"),
         ((-1, -1), "less likely on all"),
-        ((0, -1), "likelier on none, and less likely on 1 of them"),
-        ((0, 0), "likelier on none, and less likely on none"),
+        ((0, -1), "likelier on 0 of 2, less likely on 1"),
+        ((0, 0), "neither likelier nor less likely"),
         ((1, -1), "likelier on 1 of 2, less likely on 1"),
     ],
 )
@@ -137,3 +137,7 @@ def test_the_headline_says_what_was_found(found, signs, said):
         one["gains"]["bits-per-byte"]["CLAS"]["shown"] = sign
         models.append(RealModel(one))
     assert said in real_headline(models)
+    assert "got likelier" not in real_headline(models)
+    for one in models:
+        one.data["gains"]["bits-per-byte"]["IntMu"]["shown"] = 1
+    assert "by IntMu, which" in real_headline(models)

@@ -60,6 +60,12 @@ class RealModel:
         return int(self._gains(_LIKELIHOOD)["CLAS"]["shown"])
 
     @property
+    def helped(self) -> list[str]:
+        """The methods that made real text likelier, by more than chance."""
+        bits = self._gains(_LIKELIHOOD)
+        return [n for n, one in bits.items() if one["shown"] > 0 and not n.startswith(CONTROL)]
+
+    @property
     def about(self) -> str:
         """Where the model is from, its licence and size, what it was measured on, and when."""
         data = self.data
@@ -76,7 +82,8 @@ class RealModel:
     @property
     def rows(self) -> list[Row]:
         """The table."""
-        return [*self._forcing_rows(), *self._gain_rows(), self._apart_row(), self._neuron_row()]
+        gains = [self._curve_row(), *self._gain_rows()]
+        return [*self._forcing_rows(), *gains, self._apart_row(), self._neuron_row()]
 
     def _gains(self, task: str) -> Mapping[str, Any]:
         found: Mapping[str, Any] = self.data["gains"][task]
@@ -89,15 +96,27 @@ class RealModel:
             setting = _named(told["setting"])
             controls = [one["mean"]["language"]["share"] for one in told["controls"].values()]
             before = mean["language"]["unsteered"]
+            each = ", ".join(
+                f"{code} {100 * one['language']:.0f}"
+                for code, one in told["steered"]["languages"].items()
+            )
             found.append(
                 Row(
                     f"English beginnings told on in another language: {setting}",
-                    f"{_percent(mean['language'])} in the language, "
+                    f"{_percent(mean['language'])} in the language ({each}), "
                     f"quality {100 * mean['quality']['share']:.0f} of 100",
                     f"random {100 * max(controls):.0f} %, unsteered {100 * before:.0f} %",
                 )
             )
         return found
+
+    def _curve_row(self) -> Row:
+        """CLAS both ways, on the sentences that settings were chosen on."""
+        tried = [one for one in self.data["tried"] if one["setting"]["method"] == "CLAS"]
+        steps = ", ".join(
+            f"{signed(-one['estimate'], 3)} at {signed(one['setting']['alpha'])}" for one in tried
+        )
+        return Row("CLAS both ways, on sentences for choosing", f"{steps} bits a byte", "")
 
     def _gain_rows(self) -> list[Row]:
         bits, pairs = self._gains(_LIKELIHOOD), self._gains(_RETRIEVAL)
@@ -148,21 +167,32 @@ def read_findings(folder: str | Path) -> list[RealModel]:
 
 
 def real_headline(found: Sequence[RealModel]) -> str:
-    """One sentence on whether the paper's direction helped the likelihood of real text."""
+    """Whether the paper's direction helped the likelihood of real text, and which methods did."""
     count = len(found)
     better, worse = (sum(one.shown == sign for one in found) for sign in (1, -1))
-    models = f"{count} real models" if count > 1 else "one real model"
+    on = "one real model" if count == 1 else f"{count} real models"
     if worse == count:
         where = "all" if count > 1 else "it"
         said = f"it made real text less likely on {where}, even at its best strength"
-    elif better == 0:
-        some = f"{worse} of them" if worse else "none"
-        said = f"it made real text likelier on none, and less likely on {some}"
+    elif not better and not worse:
+        said = "even at its best strength it made real text neither likelier nor less likely"
     else:
         said = f"it made real text likelier on {better} of {count}, less likely on {worse}"
+    helped = [
+        name
+        for name in found[0].helped
+        if all(name in one.helped for one in found) and name != "CLAS"
+    ]
+    more = ""
+    if helped:
+        where = "all of them" if count > 1 else "it"
+        more = (
+            f" Real text got likelier on {where} by {', '.join(helped)}, which tell the model its "
+            "language."
+        )
     return (
         f"The paper's direction (shared neurons up, language-specific ones down) was tried on "
-        f"{models} in {len(found[0].data['languages']) - 1} languages: {said}."
+        f"{on} in {len(found[0].data['languages']) - 1} languages: {said}.{more}"
     )
 
 

@@ -9,7 +9,7 @@ class Told:
 
     def __init__(self):
         self.data = {"command": "run <it>", "languages": ["en", "sw"]}
-        self.rows = [Row("what <x>", "steered", "beside")]
+        self.rows, self.helped = [Row("what <x>", "steered", "beside")], []
 
 
 def test_nothing_found_shows_nothing():
