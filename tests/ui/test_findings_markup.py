@@ -17,8 +17,9 @@ def test_nothing_found_shows_nothing():
 
 
 def test_it_stands_beside_the_village_and_the_paper():
-    text = module.findings_markup([Told()], "it helps")
-    assert "The village: it helps." in text
+    text = module.findings_markup([Told()], "it helps in village-qa")
+    assert "The village: it helps in “" in text
+    assert "village-qa" not in text
     assert "XNLI Llama-3.1-8B +1.93" in text
     assert "A&lt;b&gt;" in text
     assert "what &lt;x&gt;" in text

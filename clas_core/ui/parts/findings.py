@@ -9,6 +9,7 @@ from ...evaluation.telling.numbers import signed
 from ...evaluation.telling.paper import PUBLISHED
 from ...evaluation.telling.real import RealModel, real_headline
 from ...paths import ASSETS
+from .gains import in_words
 from .markup import line, table
 
 FINDINGS = ASSETS / "findings"
@@ -24,7 +25,7 @@ def findings_markup(found: Sequence[RealModel], village: str = "") -> str:
     paper = ", ".join(f"{one.benchmark} {one.model} {signed(one.gain)}" for one in PUBLISHED)
     beside = f"The paper, in points on larger models: {paper}."
     if village:
-        beside = f"The village: {village}. {beside}"
+        beside = f"The village: {in_words(village)}. {beside}"
     tables = "".join(
         f"<details><summary>{escape(one.name)}</summary>"
         + '<div class="wide" tabindex="0" role="region" '

@@ -36,7 +36,7 @@ def verdict_markup(outcome: Outcome) -> str:
 def summary_markup(outcome: Outcome) -> str:
     """The answer in one sentence, and what merely asking in words does, apart."""
     comparison = outcome.comparison
-    name, said = comparison.conditions[0], _in_words(headline(comparison))
+    name, said = comparison.conditions[0], in_words(headline(comparison))
     day, model = comparison.about["date"][:10], comparison.about["model"]
     head = f"Does {name} help this model? {said[0].upper()}{said[1:]}."
     parts = []
@@ -45,7 +45,7 @@ def summary_markup(outcome: Outcome) -> str:
         if asked is not None:
             unit = " points" if is_share(mean["metric"]) else ""
             gain = signed(scaled(asked.gain.estimate, mean["metric"]), 1)
-            parts.append(f"{gain}{unit} ({_in_words(mean['task'])})")
+            parts.append(f"{gain}{unit} ({in_words(mean['task'])})")
     apart = f"Merely asked in words to use the language: {'; '.join(parts)}." if parts else ""
     of = f"{model}: means over languages on {comparison.about['split']} questions"
     below = f"{of}, measured {day}. {apart}"
@@ -55,7 +55,7 @@ def summary_markup(outcome: Outcome) -> str:
     )
 
 
-def _in_words(text: str) -> str:
+def in_words(text: str) -> str:
     """The names of tasks as what they ask, in quotation marks."""
     for name, kind in KINDS.items():
         text = text.replace(name, f"“{kind.about}”")
