@@ -49,8 +49,10 @@ def serve(profile: Profile, port: int | None = None) -> None:
     from clas_core.ui.tabs.page import build, launch_options
 
     with bar("measuring", "sentence") as progress:
-        opened = Studio.open(profile, progress=progress) if gpu is None else None
-        studio = opened or open_lent(profile, gpu)
+        if gpu is None:
+            studio = Studio.open(profile, progress=progress)
+        else:
+            studio = open_lent(profile, gpu)
     studio.warm_up()
     studio.find_marks()
     keep_giving_back()
