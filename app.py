@@ -49,10 +49,10 @@ def serve(profile: Profile, port: int | None = None) -> None:
     from clas_core.ui.tabs.page import build, launch_options
 
     with bar("measuring", "sentence") as progress:
-        if gpu is None:
-            studio = Studio.open(profile, progress=progress)
-        else:
-            studio = open_lent(profile, gpu)
+        studio = Studio.open(profile, progress=progress) if gpu is None else open_lent(profile, gpu)
+    # The thread that writes answers lets go of the interpreter at every operation of the model, and
+    # would wait for the usual 5 ms each time that another one has something to do.
+    sys.setswitchinterval(0.0005)
     studio.warm_up()
     studio.find_marks()
     keep_giving_back()

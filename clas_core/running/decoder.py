@@ -130,6 +130,12 @@ class Decoder:
         with self._changed:
             return self._expect([load])[load]
 
+    @property
+    def rows(self) -> int:
+        """How many are under way."""
+        with self._changed:
+            return sum(job.rows for job in self._running)
+
     def close(self) -> None:
         """End all that is under way or waits, and take nothing more."""
         with self._changed:
@@ -339,9 +345,24 @@ class Stream(Iterator[Step]):
         """Whether its owner ended it."""
         return self._job.stopped
 
+    def begun(self, within: float) -> bool:
+        """Whether it has a first step, or an end, `within` so many seconds."""
+        return self._job.begun.wait(within)
+
+    def newest(self, after: float) -> Step | None:
+        """The newest step, so many seconds `after` the next one came, or at the end if that comes
+        first; None after it. For who needn't see them all."""
+        step = next(self, None)
+        if step is None:
+            return None
+        self._job.over.wait(after)
+        while not self._job.events.empty() and (later := next(self, None)) is not None:
+            step = later
+        return step
+
     def stop(self) -> None:
         """End it at the next token; no more steps come. Of any thread."""
-        self._job.stop.set()
+        self._job.left.set()
 
     close = stop
 
@@ -369,14 +390,16 @@ _Event = list[tuple[tuple[int, ...], str, bool]]  # new tokens, new text, done; 
 
 
 class _Job(Load):
-    """A request under way. All but `stop` and `events` is the worker's."""
+    """A request under way. All but events, of both kinds, is the worker's."""
 
     def __init__(
         self, owner: Hashable, request: Request, writing: Writing, stop: threading.Event | None
     ) -> None:
         self.writing = writing
-        self.stop = threading.Event() if stop is None else stop
+        self.left = threading.Event()  # its stream is closed, or nobody's any more
+        self.stop = self.left if stop is None else stop  # the owner's own, which isn't ours to set
         self.events: SimpleQueue[_Event | BaseException | None] = SimpleQueue()
+        self.begun, self.over = threading.Event(), threading.Event()  # an event, the last one
         self.index = 0  # of the next token
         self.alone = False  # to be read
         self.waits = True  # to be let in
@@ -389,7 +412,7 @@ class _Job(Load):
     @property
     def stopped(self) -> bool:
         """Whether its owner wants no more."""
-        return self.stop.is_set()
+        return self.left.is_set() or self.stop.is_set()
 
     @property
     def going(self) -> list[Lane]:
@@ -414,6 +437,7 @@ class _Job(Load):
             event.append((tuple(answer.token_ids[at:]), answer.text[said:], answer.done))
             self._said[k] = len(answer.token_ids), len(answer.text)
         self.events.put(event)
+        self.begun.set()
         self.index += 1
         if last or not self.going:
             self.end()
@@ -426,6 +450,8 @@ class _Job(Load):
         if not self.ended:
             self.ended, self.waits = True, False
             self.events.put(error)
+            self.begun.set()
+            self.over.set()
 
     def _tokens(self) -> int:
         return sum(len(lane.prompt_ids) + self._most for lane in self.going)

@@ -19,7 +19,7 @@ from ..model.streaming import TextStream
 from ..steering.plan import SteeringPlan
 from ..text.detection import detect
 from ..text.languages import get_language
-from .batch import next_logits
+from .along import Along, read_along
 
 Span = tuple[str, bool]  # a piece of text, and whether it differs from the other side
 
@@ -87,25 +87,40 @@ def compare(
     `prompt` is what `generate` was given, a text or one from `prompts.render`.
     `codes` are the languages that an output may be in (default: all of the app's).
     """
+    rendered = as_rendered(lm, prompt)
+    asked = Along(rendered.token_ids, tuple(unsteered_ids), (None, plan))
     if not unsteered_ids or not steered_ids:
         raise ClasError("There is nothing to compare yet: generate at least one token.")
-    rendered = as_rendered(lm, prompt)
-    prompt_ids = rendered.token_ids
-    # Two runs of one row rather than one of two: the same sums in the same order, so that a plan
-    # that does nothing has a KL of exactly 0.
-    unsteered = _log_probabilities(lm, prompt_ids, unsteered_ids, None)  # [tokens, vocabulary]
-    after = _log_probabilities(lm, prompt_ids, unsteered_ids, plan)
-    kl = (after.exp() * (after - unsteered)).nan_to_num(0.0).sum(-1).clamp(min=0)
-    strip = TextStream(lm, prompt_ids, keep_special=True)
+    ((before, after),) = read_along(lm, [asked])
+    return effects_of(lm, rendered, unsteered_ids, steered_ids, before, after, codes=codes)
+
+
+def effects_of(
+    lm: LanguageModel,
+    prompt: Rendered,
+    unsteered_ids: Sequence[int],
+    steered_ids: Sequence[int],
+    before: Tensor,
+    after: Tensor,
+    *,
+    codes: Sequence[str] | None = None,
+) -> Effects:
+    """As `compare`, where the unsteered text is read already.
+
+    before, after: without the plan and with it, as `read_along` returns it.
+    """
+    unsteered, steered = before[: len(unsteered_ids)], after[: len(unsteered_ids)]
+    kl = (steered.exp() * (steered - unsteered)).nan_to_num(0.0).sum(-1).clamp(min=0)
+    strip = TextStream(lm, prompt.token_ids, keep_special=True)
     *pieces, last = (strip.push(token) for token in unsteered_ids)
     return Effects(
         kl=kl.cpu(),
         tokens=(*pieces, last + strip.finish()),
-        bits_per_token=(_bits(unsteered, unsteered_ids), _bits(after, unsteered_ids)),
+        bits_per_token=(_bits(unsteered, unsteered_ids), _bits(steered, unsteered_ids)),
         changed_share=_changed_share(unsteered_ids, steered_ids),
         languages=(
-            _language(lm, rendered, unsteered_ids, codes),
-            _language(lm, rendered, steered_ids, codes),
+            _language(lm, prompt, unsteered_ids, codes),
+            _language(lm, prompt, steered_ids, codes),
         ),
         repetition=(_repetition(unsteered_ids), _repetition(steered_ids)),
     )
@@ -127,16 +142,6 @@ def diff_words(a: str, b: str, code: str | None) -> tuple[list[Span], list[Span]
         same[0].update(words[0][i : i + size])
         same[1].update(words[1][j : j + size])
     return _spans(left, same[0]), _spans(right, same[1])
-
-
-@torch.inference_mode()
-def _log_probabilities(
-    lm: LanguageModel, prompt_ids: Sequence[int], ids: Sequence[int], plan: SteeringPlan | None
-) -> Tensor:
-    """log p of every next token along `ids`: [tokens, vocabulary]."""
-    read = lm.pad([[*prompt_ids, *ids[:-1]]])
-    found = next_logits(lm, plan, *read, keep=len(ids), prompt=len(prompt_ids))
-    return found[0].log_softmax(-1)
 
 
 def _bits(log_p: Tensor, ids: Sequence[int]) -> float:

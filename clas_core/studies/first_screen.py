@@ -23,11 +23,12 @@ from ..paths import replacing
 from ..running.answers import write_answers
 from ..steering.methods import RandomControl, bridge_layers
 from ..steering.recipe import Recipe
+from ..ui.behind.asking import ANSWER
 from ..ui.behind.goals import GOALS
 from ..ui.behind.inputs import ALPHA, LENGTH, anchor
 from ..ui.behind.profile import read_profile
 from ..ui.behind.stored import STEP, Data, Stored
-from ..ui.behind.studio import ANSWER, VILLAGE, Studio
+from ..ui.behind.studio import VILLAGE, Studio
 from ..ui.behind.surprise import with_surprise
 from ..ui.behind.words import Vocabulary, village_vocabulary
 from ..village.grammar import CODES, Grammar

@@ -15,8 +15,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from tiny import tiny_qwen2_model
 from tiny_studio import tiny_studio
 
+from clas_core.running.decoder import Decoder
 from clas_core.ui.behind import shelf as shelf_module
-from clas_core.ui.behind import studio as studio_module
 from clas_core.ui.behind.studio import Studio
 from clas_core.ui.tabs.page import build, launch_options
 
@@ -135,11 +135,10 @@ def slow_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def slow_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every token takes a twentieth of a second more."""
-    quick = studio_module.generate
+    quick = Decoder._turn
 
-    def slow(*args: Any, **options: Any) -> Iterator[Any]:
-        for step in quick(*args, **options):
-            time.sleep(0.05)
-            yield step
+    def slow(decoder: Decoder) -> None:
+        time.sleep(0.05)
+        quick(decoder)
 
-    monkeypatch.setattr(studio_module, "generate", slow)
+    monkeypatch.setattr(Decoder, "_turn", slow)

@@ -13,6 +13,7 @@ from tiny_studio import STRENGTHS, tiny_studio
 
 from clas_core.errors import ClasError
 from clas_core.model.prompts import as_rendered
+from clas_core.running.along import Along, read_along
 from clas_core.running.batch import next_logits
 from clas_core.studies import first_screen
 from clas_core.ui.behind import first
@@ -120,16 +121,23 @@ def test_where_texts_part_and_what_was_likely_there(studio: Studio) -> None:
     prompt = as_rendered(studio.lm, "Anna sees")
     settings = {**studio.defaults(), "strength": 2.0, "beta": 3.0, "prompt": "Anna sees"}
     plan = studio.plan(studio.recipe(settings))
-    found = find_parting(studio.lm, prompt, [5, 6, 7], [5, 6, 9], plan, peak=0)
+
+    def parting(unsteered, steered, peak):
+        asked = Along(prompt.token_ids, tuple(unsteered), (None, plan))
+        return find_parting(
+            studio.lm, prompt, unsteered, steered, *read_along(studio.lm, [asked])[0], peak
+        )
+
+    found = parting([5, 6, 7], [5, 6, 9], peak=0)
     assert (found.place, found.parts) == (2, True)
     read = studio.lm.pad([[*prompt.token_ids, 5, 6]])
     for side, steering in ((found.before, None), (found.now, plan)):
         likely = next_logits(studio.lm, steering, *read)[0, -1].softmax(-1).topk(4).values
         assert torch.allclose(torch.tensor([share for _, share in side]), likely)
     assert found.before != found.now
-    same = find_parting(studio.lm, prompt, [5, 6, 7], [5, 6, 7], plan, peak=1)
+    same = parting([5, 6, 7], [5, 6, 7], peak=1)
     assert (same.place, same.parts) == (1, False)
-    shorter = find_parting(studio.lm, prompt, [5, 6], [5, 6, 7], plan, peak=0)
+    shorter = parting([5, 6], [5, 6, 7], peak=0)
     assert (shorter.place, shorter.parts) == (2, True)
 
 

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import math
+import re
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,18 +19,22 @@ from gradio.utils import diff
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import make_tokenizer, tiny_model
-from tiny_studio import made_up_corpus, tiny_studio
+from tiny_studio import examples, made_up_corpus, tiny_studio
 
 from clas_core.atlas.atlas import Atlas
 from clas_core.errors import ClasError
 from clas_core.model.loading import load
+from clas_core.running.request import Request
 from clas_core.running.separation import separation_of
 from clas_core.running.states import hidden_states
 from clas_core.steering.recipe import Recipe
 from clas_core.ui.behind import mapper
+from clas_core.ui.behind import studio as studio_module
 from clas_core.ui.behind.choice import Choice
 from clas_core.ui.behind.firing import peaks
 from clas_core.ui.behind.inputs import METHODS
+from clas_core.ui.behind.kept import nbytes_of
+from clas_core.ui.behind.profile import Profile
 from clas_core.ui.behind.studio import Studio, steering_only
 from clas_core.ui.parts.components import result_value
 from clas_core.ui.parts.markup import in_language, title
@@ -48,6 +57,13 @@ def last_view(studio, made, control=False):
 
 def text_of(pane):
     return "".join(text for text, *_ in pane["spans"])
+
+
+def wait_until(true):
+    end = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_both_panes_and_what_steering_did(studio):
@@ -118,7 +134,94 @@ def test_a_closed_tab_leaves_nothing_behind(studio):
     assert studio.gate._answers == 1
     views_.close()
     assert studio.gate._answers == 0
-    assert not studio.lock.locked()
+    wait_until(lambda: studio.decoder.rows == 0)
+
+
+def together(studio, made):
+    """The last views of these recipes, asked for at once by as many visitors."""
+    with ThreadPoolExecutor(len(made)) as visitors:
+        return list(visitors.map(partial(last_view, studio), made))
+
+
+def test_what_is_asked_together_is_what_is_answered_alone(studio):
+    prompts = [text for code in ("en", "sw", "hi", "th") for text in examples(code)]
+    made = [
+        recipe(studio, prompt=text, strength=2 - k / 8, seed=k, temperature=0.7 * (k % 2))
+        for k, text in enumerate(prompts)
+    ]
+    alone = [last_view(studio, one) for one in made[::4]]
+    found = together(tiny_studio(), made)
+    for view, wanted in zip(found[::4], alone):
+        assert [text_of(pane) for pane in view["panes"]] == [
+            text_of(pane) for pane in wanted["panes"]
+        ]
+        assert view["panes"][0].get("asked") == wanted["panes"][0].get("asked")
+        assert view["strip"]["kl"] == pytest.approx(wanted["strip"]["kl"], abs=1e-4)
+        assert view["parting"]["after"] == wanted["parting"]["after"]
+
+
+def test_what_was_asked_before_is_answered_at_once(monkeypatch):
+    """By anyone, whole, and without the model; what is asked otherwise isn't."""
+    studio = tiny_studio()
+    made = recipe(studio, temperature=1.0, seed=3)
+    first = last_view(studio, made)
+    monkeypatch.setattr(studio.decoder, "submit", None)
+    again = recipe(studio, temperature=1.0, seed=3)
+    assert list(studio.steer(again, False, threading.Event())) == [json.loads(json.dumps(first))]
+    others = {"seed": 4}, {"temperature": 0.5}, {"strength": 0.6}, {"length": 7}, {"prompt": "A b."}
+    for change in others:
+        with pytest.raises(TypeError):
+            last_view(studio, recipe(studio, **{"temperature": 1.0, "seed": 3, **change}))
+    with pytest.raises(TypeError):
+        last_view(studio, made, control=True)
+
+
+def test_an_answer_s_end_stops_nothing_else(studio):
+    """What comes behind it may have the same event."""
+    stop = threading.Event()
+    list(studio.steer(recipe(studio, seed=21), False, stop))
+    gc.collect()
+    assert not stop.is_set()
+
+
+def test_a_stopped_answer_is_not_kept_for_others(studio):
+    made = recipe(studio, prompt="The dog sees the moon.", seed=11)
+    stop = threading.Event()
+    views_ = studio.steer(made, False, stop)
+    next(views_)
+    next(views_)
+    stop.set()
+    assert list(views_)[-1]["state"] == "stopped"
+    assert last_view(studio, made)["state"] == "done"
+
+
+def test_kept_answers_stay_within_their_bytes():
+    studio = tiny_studio(Profile(cache_mb=0))
+    for seed in range(3):
+        last_view(studio, recipe(studio, temperature=1.0, seed=seed))
+    assert studio.kept.nbytes == nbytes_of([value for value, _ in studio.kept._entries.values()])
+    assert len(studio.kept._entries) == 1
+
+
+def test_who_waits_is_told_for_how_long_and_who_comes_too_late_gets_a_sentence(monkeypatch):
+    monkeypatch.setattr(studio_module, "ROWS", 6)
+    monkeypatch.setattr(studio_module, "PATIENCE", 0.01)
+    studio = tiny_studio(Profile(queue=2))
+    plans = [studio.plan(recipe(studio, strength=k)) for k in (0.5, 1, 1.5)]
+    others = [studio.decoder.submit(Request("Anna", plans, 200), name) for name in ("one", "two")]
+    for other in others:
+        next(other)
+    made = recipe(studio, seed=5)
+    views_ = studio.steer(made, False, threading.Event(), owner="me")
+    next(views_)
+    told = next(views_)["sentence"]
+    assert re.fullmatch(r"(You are next|\d+ requests? before yours), about \d+ s\.", told)
+    others.append(studio.decoder.submit(Request("Anna", plans, 200), "three"))
+    with pytest.raises(ClasError, match="requests are waiting, which takes about"):
+        list(studio.steer(recipe(studio, seed=6), False, threading.Event(), owner="late"))
+    for other in others:
+        other.stop()
+    assert list(views_)[-1]["state"] == "done"
 
 
 @pytest.mark.parametrize("prompt", ["", "  ", "a" * 2001, "word " * 300])

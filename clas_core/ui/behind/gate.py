@@ -14,6 +14,11 @@ class Gate:
         self._condition = threading.Condition()
         self._answers = 0
 
+    @property
+    def answers(self) -> int:
+        """How many are under way."""
+        return self._answers
+
     @contextmanager
     def answering(self) -> Iterator[None]:
         """Count as an answer while inside, which `give_way` waits for."""

@@ -58,6 +58,7 @@ def with_published(studio: Studio, path: str, codes: str) -> Studio:
         mapper=studio.mapper if same and not studio.calls.forks else None,
         calls=studio.calls,
         map_sentences=len(studio.mapper.corpus),
+        decoder=studio.decoder,
     )
 
 

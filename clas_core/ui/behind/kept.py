@@ -5,6 +5,7 @@ What was used least recently goes first.
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from collections import OrderedDict, deque
@@ -92,7 +93,8 @@ class Share:
 
 
 def nbytes_of(value: object) -> int:
-    """Bytes of all tensors and arrays within `value`, each once, without a model's weights."""
+    """Bytes of all tensors, arrays and texts within `value`, each once, without a model's
+    weights."""
     seen: set[Hashable] = set()
     return sum(_sizes(value, seen))
 
@@ -101,7 +103,7 @@ def _sizes(value: object, seen: set[Hashable]) -> Iterator[int]:
     waiting = [value]
     while waiting:
         one = waiting.pop()
-        if isinstance(one, (LanguageModel, ModuleType, str, bytes)) or callable(one):
+        if isinstance(one, (LanguageModel, ModuleType)) or callable(one):
             continue
         if type(one).__module__.partition(".")[0] in _OPAQUE:
             continue
@@ -111,6 +113,8 @@ def _sizes(value: object, seen: set[Hashable]) -> Iterator[int]:
             size = one.numel() * one.element_size()
         else:
             key, size = id(one), one.nbytes if isinstance(one, np.ndarray) else 0
+            if isinstance(one, (str, bytes)):
+                size = sys.getsizeof(one)
         if key in seen:
             continue
         seen.add(key)

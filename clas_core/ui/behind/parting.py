@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from ...model.architecture import LanguageModel
 from ...model.prompts import Rendered
 from ...model.streaming import TextStream
-from ...running.batch import next_logits
-from ...steering.plan import SteeringPlan
 
 MOST = 4  # words shown of each side
 _BEHIND = 48  # characters of the text before that are shown
@@ -43,11 +43,14 @@ def find_parting(
     prompt: Rendered,
     unsteered: Sequence[int],
     steered: Sequence[int],
-    plan: SteeringPlan | None,
+    before: Tensor,
+    now: Tensor,
     peak: int,
 ) -> Parting:
-    """Where the token ids of two answers to `prompt` part, else what is at token `peak`. Runs the
-    model twice."""
+    """Where the token ids of two answers to `prompt` part, else what is at token `peak`.
+
+    before, now: the model's guesses along the unsteered one, as `read_along` returns them.
+    """
     pairs = enumerate(zip(unsteered, steered))
     shorter = min(len(unsteered), len(steered))
     place = next((i for i, (a, b) in pairs if a != b), shorter)
@@ -61,8 +64,8 @@ def find_parting(
         place,
         parts,
         _end_of(text),
-        _likeliest(lm, prompt, read, None),
-        _likeliest(lm, prompt, read, plan),
+        _likeliest(lm, prompt, read, before[place]),
+        _likeliest(lm, prompt, read, now[place]),
     )
 
 
@@ -74,11 +77,9 @@ def _end_of(text: str) -> str:
 
 
 def _likeliest(
-    lm: LanguageModel, prompt: Rendered, read: list[int], plan: SteeringPlan | None
+    lm: LanguageModel, prompt: Rendered, read: list[int], log_p: Tensor
 ) -> tuple[tuple[str, float], ...]:
-    ids, mask = lm.pad([read])
-    logits = next_logits(lm, plan, ids, mask, prompt=len(prompt.token_ids))[0, -1]
-    found = logits.softmax(-1).topk(MOST)
+    found = log_p.exp().topk(MOST)
     pairs = zip(found.indices.tolist(), found.values.tolist())
     return tuple((_named(lm, prompt, read, token), share) for token, share in pairs)
 

@@ -26,6 +26,7 @@ class Profile:
     megabytes of memory for what is computed on the way, such as plans and maps. `disk_mb`:
     megabytes on disk for measurements and own texts that are kept, as many for what visitors
     bring, and as many for what they may take away. What was used least recently makes room.
+    `queue`: how many answers may wait for their turn.
     `mcp`: whether programs find the page's endpoint as a tool too. `gpu`: whether models run on
     one that is lent for a call at a time (ZeroGPU of Hugging Face).
     """
@@ -43,7 +44,7 @@ class Profile:
     threads: int = 0
     map_sentences: int = 50
     max_new_tokens: int = 120
-    queue: int = 32
+    queue: int = 200
     mcp: bool = False
     gpu: bool = False
 

@@ -26,6 +26,7 @@ from .choice import Choice
 from .kept import nbytes_of
 from .mapper import affordable
 from .studio import Studio
+from .threads import come_later
 from .works import measuring
 
 
@@ -137,6 +138,7 @@ class Shelf:
                 self._forget(job)
 
     def _run(self, job: Job) -> None:
+        come_later()
         try:
             studio = self._made(job)
         except ClasError as error:
@@ -162,7 +164,8 @@ class Shelf:
         with self._heavy:
             job.check()
             job.stage = "Loading the model"
-            lm = self._loaded(choice) or calls.model(choice, _load)
+            known = self._loaded(choice)
+            lm = known.lm if known else calls.model(choice, _load)
             job.check()
             job.stage = "Measuring"
 
@@ -183,6 +186,7 @@ class Shelf:
                 if calls.forks
                 else affordable(lm, choice.corpus, self.profile.map_sentences),
                 calls=calls,
+                decoder=known.decoder if known else None,
             )
         self.add(studio)
         studio.find_marks()
@@ -198,12 +202,12 @@ class Shelf:
     def _find(self, key: str) -> Studio | None:
         return self.first if key == self.first.key else self._studios.get(key)
 
-    def _loaded(self, choice: Choice) -> LanguageModel | None:
-        """The model, if it is open with another text."""
+    def _loaded(self, choice: Choice) -> Studio | None:
+        """One with the model and another text, if there is one."""
         for studio in self.studios:
             revisions = (studio.choice.revision, studio.lm.revision)
             if studio.choice.model == choice.model and choice.revision in revisions:
-                return studio.lm
+                return studio
         return None
 
     def add(self, studio: Studio) -> None:

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 @dataclass(eq=False)
 class Run:
     """What was asked for with one click. `over`: a later click took its place, so that it must
-    show nothing more."""
+    show nothing more. `owner`: whose click it was."""
 
     stop: threading.Event = field(default_factory=threading.Event)
     over: bool = False
+    owner: str = ""
 
 
 class Stops:

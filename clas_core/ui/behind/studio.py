@@ -10,9 +10,9 @@ import dataclasses
 import json
 import logging
 import threading
-import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,12 @@ from ...model.architecture import LanguageModel
 from ...model.loading import load
 from ...model.prompts import Rendered, from_nothing, is_chat_model, render
 from ...paths import ASSETS
+from ...running.along import Along, read_along
 from ...running.batch import Progress
-from ...running.effects import compare
-from ...running.generation import Step, generate
+from ...running.decoder import Decoder
+from ...running.effects import effects_of
+from ...running.request import Request, Step
+from ...running.together import Together
 from ...steering.methods import OTHERS, bridge_layers
 from ...steering.plan import SteeringPlan
 from ...steering.published import PublishedNeurons, recategorize
@@ -39,6 +42,8 @@ from ...steering.recipe import Recipe
 from ...text.corpus import ParallelCorpus
 from ...text.languages import get_language
 from . import inputs
+from .answered import Answered
+from .asking import Asking, in_line
 from .calls import Calls, only
 from .choice import Choice, parse_model
 from .examples import examples_of
@@ -51,7 +56,7 @@ from .outcome import Outcome, read_outcome, told
 from .parting import find_parting
 from .profile import Profile
 from .stored import Stored
-from .threads import quickest_threads
+from .threads import come_later, quickest_threads
 from .unknown import notice_of
 from .views import View, asked_pane, control_of, steer_view
 from .works import peaking
@@ -59,14 +64,16 @@ from .works import peaking
 VILLAGE = ASSETS / "village"
 FOUND = ("write", "forget", "silence")  # goals whose marks are found for an opened model
 FRAME = 1 / 15  # seconds between two updates of a streaming text
-ANSWER = 24  # tokens that an answer to the question beside the prompt may take
+FRAMES = 40  # a second, of all visitors together
+PATIENCE = 0.5  # seconds between two words on how long it takes
+ROWS, TOKENS = 128, 32768  # written together, at most
 
 
 class Studio:
     """A model, its text and everything computed from them.
 
-    `gate`, `kept` and `calls` are the same for all studios of a machine. `neurons` are used in
-    place of the measured language-specific ones.
+    `gate`, `kept` and `calls` are the same for all studios of a machine, `decoder` for all of a
+    model. `neurons` are used in place of the measured language-specific ones.
     """
 
     def __init__(
@@ -87,6 +94,7 @@ class Studio:
         measured: Outcome | None = None,
         calls: Calls | None = None,
         marks: Mapping[str, Marks] | None = None,
+        decoder: Decoder | None = None,
     ):
         self.lm, self.choice, self.atlas = lm, choice, atlas
         self.corpus, self.key = choice.corpus, choice.key
@@ -108,11 +116,15 @@ class Studio:
                 codes = self._example_languages.get(text, ())
                 self._example_languages[text] = (*codes, code)
         self.fallback = "sw" if "sw" in atlas.languages else atlas.languages[-1]
-        # The queue's limits can be passed by with plain requests; this can't.
-        self.lock = threading.Lock()
+        self.decoder = decoder or Decoder(
+            lm, most_rows=ROWS, most_tokens=TOKENS, most_waiting=self.profile.queue
+        )
+        self._along = Together(partial(read_along, lm))
+        self.lock = threading.Lock()  # one reading of many texts at a time
         shown = self.corpus.subset(n=map_sentences or self.profile.map_sentences)
         self.kept = kept or Kept(self.profile.cache_mb * 10**6)
         self.mine = self.kept.share(self)
+        self._answered = Answered(self.mine)
         far = partial(Far, self.calls, weakref.ref(self)) if self.calls.forks else None
         self.mapper = mapper or Mapper(lm, shown, self.gate, self.kept, far)
         self.neurons = neurons
@@ -171,7 +183,12 @@ class Studio:
     def warm_up(self) -> threading.Thread:
         """Get the map ready behind the page: UMAP takes seconds to import and compile."""
         self.mapper.ready.clear()
-        thread = threading.Thread(target=self.mapper.warm, name="warm-up", daemon=True)
+
+        def warm() -> None:
+            come_later()
+            self.mapper.warm()
+
+        thread = threading.Thread(target=warm, name="warm-up", daemon=True)
         thread.start()
         return thread
 
@@ -409,72 +426,90 @@ class Studio:
         control: bool,
         stop: threading.Event,
         question: Mapping[str, str] | None = None,
+        owner: Hashable = None,
     ) -> Iterator[View]:
-        """Generate all panes together; yields what the result panel shows, 15 times a second.
+        """Generate all panes together, and beside what others ask of the model; yields what the
+        result panel shows, 15 times a second, more seldom where many are answered.
 
-        `question` is put to each of them in the end: {story, ask, asked}, else the stored one.
+        `question` is put to each of them too: {story, ask, asked}, else the stored one. `owner`:
+        the visitor, of whom others get their turns. What was asked before is answered at once.
 
         Ends early once `stop` is set, the last view then having the effects on what was written;
-        set before the start, nothing is generated or shown.
+        set before the start, nothing is generated or shown. Raises ClasError, with how long it
+        would take, while too many wait.
         """
         prompt = self.render(recipe)
-        plans = [None, self.plan(recipe), *([self.plan(recipe, True)] if control else [])]
         if stop.is_set():
             return
-        words = self.stored.vocabulary if self.stored else None
         spoken = self.language(inputs.AUTO, recipe.prompt)[0]  # which a target may differ from
+        question = question or self.question(recipe, spoken)
+        make = partial(self._steer, recipe, prompt, control, stop, question, spoken, owner)
+        key = (recipe.hash, control, json.dumps(question))
+        yield from self._answered.views(key, make, stop)
+
+    def _steer(
+        self,
+        recipe: Recipe,
+        prompt: Rendered,
+        control: bool,
+        stop: threading.Event,
+        question: Mapping[str, str] | None,
+        spoken: str,
+        owner: Hashable,
+    ) -> Iterator[View]:
+        words = self.stored.vocabulary if self.stored else None
+        plans = [None, self.plan(recipe), *([self.plan(recipe, True)] if control else [])]
 
         def view(step: Step | None, state: str, **more: Any) -> View:
             return steer_view(
                 recipe, step, rows=len(plans), state=state, vocabulary=words, spoken=spoken, **more
             )
 
-        with self.gate.answering():
-            steps = generate(
-                self.lm,
-                prompt,
-                plans,
-                max_new_tokens=recipe.max_new_tokens,
-                temperature=recipe.temperature,
-                seed=recipe.seed,
-                stop=stop,
-            )
+        with self.gate.answering(), ExitStack() as ends:
+            request = Request(prompt, plans, recipe.max_new_tokens, recipe.temperature, recipe.seed)
+            steps = self.decoder.submit(request, owner, stop=stop)
+            ends.callback(steps.stop)  # whoever leaves makes room at the next token
+            plain = steering_only(recipe, self.fallback)
+            names = (None, plain.hash, f"{plain.hash} {recipe.seed}")
+            asking = Asking(self.decoder, self.mine, question, dict(zip(names, plans)), owner)
+            ends.callback(asking.close)
             yield view(None, "running")
-            shown, last = 0.0, None
-            while True:
-                with self.lock:
-                    step = next(steps, None)
-                if step is None:
+            while not steps.begun(PATIENCE):
+                yield {**view(None, "running"), "sentence": in_line(steps.place, steps.wait)}
+            last, frame = next(steps, None), 0.0
+            while last is not None:
+                yield view(last, "running")
+                frame = max(FRAME, self.gate.answers / FRAMES)
+                newer = steps.newest(frame)
+                if newer is None:
                     break
-                last = step
-                if time.monotonic() - shown >= FRAME:
-                    shown = time.monotonic()
-                    yield view(step, "running")
-            stopped = stop.is_set()
+                last = newer
             effects, parting = [], None
-            written = last.token_ids if last else ()
-            for plan, ids in zip(plans[1:], written[1:]):
-                with self.lock:
-                    found = compare(self.lm, prompt, written[0], ids, plan, codes=self.codes)
-                effects.append(found)
-            if effects and (effects[0].kl.any() or written[0] != written[1]):
-                with self.lock:
+            if last is not None:
+                written = last.token_ids
+                asked = Along(prompt.token_ids, written[0], tuple(plans))
+                before, *after = self._along(asked)
+                effects = [
+                    effects_of(self.lm, prompt, written[0], ids, before, now, codes=self.codes)
+                    for ids, now in zip(written[1:], after)
+                ]
+                if effects[0].kl.any() or written[0] != written[1]:
                     peak = int(effects[0].kl.argmax())
-                    parting = find_parting(self.lm, prompt, written[0], written[1], plans[1], peak)
-            question = question or self.question(recipe, spoken)
-            asked = []
-            if question and not stopped:
-                asked = self._ask(question, spoken, plans, stop)
-        state = "stopped" if stopped else "done"
-        tokens = [self.lm.tokenizer.decode([token]) for token in prompt.token_ids]
-        done = view(last, state, effects=effects, parting=parting, before=tokens)
-        for pane, answer in zip(done["panes"], asked):
-            pane["asked"] = answer
-        if asked and question:
-            done["story"] = question["story"]
-        if words and last:
-            done["notice"] = notice_of(words, recipe.prompt, last.texts[0], spoken)
-        yield done
+                    parting = find_parting(
+                        self.lm, prompt, written[0], written[1], before, after[0], peak
+                    )
+            answers = asking.answers(stop)
+            stopped = stop.is_set()
+            state = "stopped" if stopped else "done"
+            tokens = [self.lm.tokenizer.decode([token]) for token in prompt.token_ids]
+            done = view(last, state, effects=effects, parting=parting, before=tokens)
+            if question and answers:
+                for pane, answer in zip(done["panes"], answers):
+                    pane["asked"] = asked_pane(question, answer, spoken)
+                done["story"] = question["story"]
+            if words and last:
+                done["notice"] = notice_of(words, recipe.prompt, last.texts[0], spoken)
+            yield done
 
     def question(self, recipe: Recipe, spoken: str) -> Mapping[str, str] | None:
         """What is asked beside a prompt in the language `spoken`: {story, ask, asked}; None if
@@ -482,26 +517,6 @@ class Studio:
         if self.stored is None or recipe.chat == "on" or not recipe.prompt.strip():
             return None
         return self.stored.question(spoken)
-
-    def _ask(
-        self,
-        question: Mapping[str, str],
-        spoken: str,
-        plans: Sequence[SteeringPlan | None],
-        stop: threading.Event,
-    ) -> list[View]:
-        """Each pane's answer to the question beside the prompt."""
-        asked = f"{question['story']}\n{question['ask']}\n"
-        steps = generate(
-            self.lm, asked, plans, max_new_tokens=ANSWER, stop=stop, stop_at_newline=True
-        )
-        texts: Sequence[str] = ()
-        while True:
-            with self.lock:
-                step = next(steps, None)
-            if step is None:
-                return [asked_pane(question, text, spoken) for text in texts]
-            texts = step.texts
 
 
 class _Owned:

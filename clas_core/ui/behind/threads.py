@@ -1,8 +1,11 @@
-"""How many threads to compute with: more are slower for a small model on busy cores."""
+"""How many threads to compute with: more are slower for a small model on busy cores; and which
+ones come later."""
 
 from __future__ import annotations
 
 import os
+import sys
+import threading
 import time
 
 import torch
@@ -28,3 +31,12 @@ def quickest_threads(lm: LanguageModel, repeats: int = 5) -> int:
     finally:
         torch.set_num_threads(before)
     return min(best, key=best.__getitem__)
+
+
+def come_later() -> None:
+    """Let this thread, and those that it starts, have what others leave of the processor.
+
+    For what nobody watches word by word. Does nothing where threads have no priority of their own.
+    """
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)

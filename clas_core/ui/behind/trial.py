@@ -31,6 +31,7 @@ from .disk import make_room, mark_used
 from .outcome import Outcome
 from .studio import Studio, steering_only
 from .texts import MEASUREMENTS, kept_folders
+from .threads import come_later
 from .works import judging, shifting
 
 S = TypeVar("S", bound=Split)
@@ -104,6 +105,7 @@ class Trial:
         return passed / self.done * (self.total - self.done)
 
     def _work(self) -> None:
+        come_later()
         try:
             while not _ONE.acquire(timeout=0.3):
                 self._check()

@@ -33,15 +33,16 @@ class Stoppable:
         outputs: Any,
         **limits: Any,
     ) -> Any:
-        """Run `work(stop, *inputs)` at `trigger` (such as `button.click`); the event of its end.
+        """Run `work(run, *inputs)` at `trigger` (such as `button.click`); the event of its end.
 
-        `work` yields updates of `outputs` until it is done or the event `stop` is set.
+        `work` yields updates of `outputs` until it is done or `run.stop` is set.
         """
         swap, ticket = self._swap, self._ticket
 
-        def run(ticket: Any, *values: Any) -> Iterator[Any]:
+        def run(ticket: Any, request: gr.Request, *values: Any) -> Iterator[Any]:
             mine = self._stops.run(ticket)
-            updates = work(mine.stop, *values)
+            mine.owner = request.session_hash or ""
+            updates = work(mine, *values)
             try:
                 for update in updates:
                     if mine.over:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
@@ -19,6 +18,7 @@ from ...text.languages import get_language
 from ..behind.mapper import MapResult
 from ..behind.shelf import Shelf
 from ..behind.standing import UNKNOWN, keys_of, standing, words_of
+from ..behind.stops import Run
 from ..behind.studio import Studio
 from ..parts.components import figure_value, plotly_panel, stamp, stamp_value
 from ..parts.controls import STEERING, Controls, named
@@ -191,7 +191,7 @@ def build_map(shelf: Shelf, controls: Controls, prompt: gr.Textbox, tab: gr.Stat
         return at if isinstance(at, int) else gr.skip()
 
     def through(
-        halt: threading.Event, at_first: Any, group: Any, text: str, key: Any, *values: Any
+        run: Run, at_first: Any, group: Any, text: str, key: Any, *values: Any
     ) -> Iterator[dict[Any, Any]]:
         """Layer after layer. Each is for what was set when it began, whatever the layer."""
         try:
@@ -204,7 +204,7 @@ def build_map(shelf: Shelf, controls: Controls, prompt: gr.Textbox, tab: gr.Stat
                 said = standing(*keys, words=f"For {words}, seen at layer {at}.")
                 drawn = {**shown(studio, result, group, recipe, at), layer: at}
                 yield {**drawn, **over_layers(studio, recipe, at), made: stamp_value(said)}
-                if halt.wait(PAUSE):
+                if run.stop.wait(PAUSE):
                     return
         except ClasError as error:
             warn(error)

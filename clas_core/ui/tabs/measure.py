@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
@@ -26,6 +25,7 @@ from ..behind.downloads import Downloads
 from ..behind.outcome import Outcome
 from ..behind.shelf import Shelf
 from ..behind.standing import keys_of, standing, words_of
+from ..behind.stops import Run
 from ..behind.studio import Studio
 from ..behind.trial import CONTROLS, Asked, Trial
 from ..parts.components import figure_value, plotly_panel, stamp, stamp_value
@@ -135,7 +135,7 @@ def build_measure(shelf: Shelf, controls: Controls, prompt: gr.Textbox) -> Measu
     results = _Results(studio.measured, _opening_stamp(studio), downloads)
 
     def measure(
-        halt: threading.Event, names: Any, where: Any, codes: Any, others: Any, count: Any,
+        run: Run, names: Any, where: Any, codes: Any, others: Any, count: Any,
         purpose: Any, text: str, key: Any, *values: Any,
     ) -> Iterator[Updates]:  # fmt: skip
         try:
@@ -160,7 +160,7 @@ def build_measure(shelf: Shelf, controls: Controls, prompt: gr.Textbox) -> Measu
         try:
             drawn = 0
             while not trial.finished.wait(0.4):
-                if halt.is_set():
+                if run.stop.is_set():
                     trial.cancel()
                 update: Updates = {results.progress: _progress(trial)}
                 if len(trial.differences) != drawn:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -17,6 +16,7 @@ from ...text.languages import get_language
 from ..behind.choice import Choice, parse_model
 from ..behind.library import Library
 from ..behind.shelf import Job, Shelf
+from ..behind.stops import Run
 from ..behind.studio import Studio
 from ..parts.markup import about, markup, title, warn
 from ..parts.reports import corpus_markup, preflight_markup
@@ -140,25 +140,25 @@ def build_model(shelf: Shelf, library: Library, key: gr.State) -> ModelTab:
     )
 
     def open_it(
-        halt: threading.Event, name: Any, which: Any, paths: Any, codes: Any
+        run: Run, name: Any, which: Any, paths: Any, codes: Any
     ) -> Iterator[tuple[str, Any]]:
         try:
-            yield from wait(halt, library.choose(name, which, paths, codes))
+            yield from wait(run, library.choose(name, which, paths, codes))
         except ClasError as error:
             yield sorry(error), None
 
-    def open_again(halt: threading.Event, entry: Any) -> Iterator[tuple[str, Any]]:
+    def open_again(run: Run, entry: Any) -> Iterator[tuple[str, Any]]:
         try:
-            yield from wait(halt, library.choice(entry))
+            yield from wait(run, library.choice(entry))
         except ClasError as error:
             yield sorry(error), None
 
-    def wait(halt: threading.Event, choice: Choice) -> Iterator[tuple[str, Any]]:
+    def wait(run: Run, choice: Choice) -> Iterator[tuple[str, Any]]:
         job = shelf.open(choice)
         try:
-            while not job.result.done() and not halt.wait(0.3):
+            while not job.result.done() and not run.stop.wait(0.3):
                 yield _progress(job), None
-            if halt.is_set():
+            if run.stop.is_set():
                 yield '<p class="quiet" role="status">Cancelled; nothing was changed.</p>', None
                 return
             studio = job.result.result()

@@ -15,7 +15,7 @@ from ..parts.components import now_panel, now_value
 from ..parts.controls import NAMES, Controls, named
 from ..parts.markup import line
 from .map import MapTab
-from .steer import SteerTab, seen, with_control
+from .steer import SteerTab, how_busy, seen, with_control
 
 MOVED = "(...values) => { window.clasMoved(); return values; }"
 SETTLED = "() => window.clasSettle()"
@@ -44,6 +44,7 @@ class Now:
                     controls.detected: detected,
                     **self.goal(settings),
                     steer.sees: seen(studio, settings),
+                    steer.busy: how_busy(studio, studio.recipe(settings), bool(add)),
                     self.panel: self.value(studio, settings, bool(add), layer),
                 }
             except ClasError as error:
@@ -53,8 +54,8 @@ class Now:
             "fn": tell,
             "inputs": [steer.prompt, steer.control, map_.layer, controls.key, *controls.all],
             "outputs": [
-                controls.summary, controls.detected, steer.sees, self.panel, steer.goals,
-                controls.by_name["language"],
+                controls.summary, controls.detected, steer.sees, steer.busy, self.panel,
+                steer.goals, controls.by_name["language"],
             ],
             "js": MOVED,
             "show_progress": "hidden",

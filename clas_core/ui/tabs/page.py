@@ -38,6 +38,8 @@ MASTHEAD = (
     '<header class="masthead"><h1><b>CLAS</b> Studio</h1>'
     "<p>Steer a language model from inside, and see what it changes.</p></header>"
 )
+EVENTS = 2000  # of all visitors, that wait or are under way
+THREADS = 300  # for these; most of them wait for a token
 VISITS = 500  # whose choices are remembered, the latest ones; about 0.3 MB each
 TABS = ("steer", "map", "neurons", "measure", "model")
 NOT_SHOWN = ClasError("It was measured, but can't be shown: all tabs are as they were.")
@@ -323,7 +325,7 @@ def build(studio: Studio) -> gr.Blocks:
                 done.then(**then)
         build_endpoint(shelf)
     hide_others(page)
-    return page.queue(max_size=studio.profile.queue, default_concurrency_limit=4, api_open=False)
+    return page.queue(max_size=EVENTS, default_concurrency_limit=4, api_open=False)
 
 
 def launch_options(studio: Studio, port: int | None = None) -> dict[str, Any]:
@@ -343,6 +345,7 @@ def launch_options(studio: Studio, port: int | None = None) -> dict[str, Any]:
         "mcp_server": mcp_on(studio.profile.mcp),
         "show_error": False,
         "state_session_capacity": VISITS,
+        "max_threads": THREADS,
     }
 
 

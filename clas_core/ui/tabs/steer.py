@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -15,10 +14,12 @@ from ...errors import ClasError
 from ...steering.recipe import Recipe
 from ...text.languages import get_language
 from ..behind import first
+from ..behind.asking import busy
 from ..behind.goals import GOALS, goal_of
 from ..behind.inputs import AUTO
 from ..behind.shelf import Shelf
 from ..behind.standing import asked_in_words, keys_of, standing
+from ..behind.stops import Run
 from ..behind.studio import Studio
 from ..behind.surprise import steering
 from ..behind.views import View
@@ -33,7 +34,7 @@ from ..parts.components import (
     stored_value,
 )
 from ..parts.controls import Controls, build_chat, named, scale
-from ..parts.markup import about_markup, markup, warn
+from ..parts.markup import about_markup, line, markup, warn
 from ..parts.stoppable import Stoppable
 
 CLAIM = "Some neurons of a language model know which language it speaks."
@@ -79,6 +80,7 @@ class SteerTab:
     stamp: gr.HTML
     stored: gr.HTML
     curves: gr.HTML
+    busy: gr.HTML
     goals: gr.Radio
 
     def renew(self, studio: Studio, values: dict[str, Any]) -> dict[Any, Any]:
@@ -177,6 +179,7 @@ def build_steer(shelf: Shelf, controls: Controls) -> SteerTab:
             )
             start = {**studio.defaults(), "prompt": prompt.value}
             view, made_for = _first_result(studio, start)
+            crowd = markup(elem_id="busy")
             made = stamp("steer", "Updating …", made_for)
     cells, sweep = first.stored_cells(studio, code), first.sweep_to(studio, code)
     with gr.Column(elem_id="shown"):
@@ -220,37 +223,36 @@ def build_steer(shelf: Shelf, controls: Controls) -> SteerTab:
             return gr.skip(), number, gr.skip(), gr.skip(), gr.skip()
 
     def generate(
-        halt: threading.Event, text: str, add: bool, key: Any, *values: Any
+        mine: Run, text: str, add: bool, key: Any, *values: Any
     ) -> Iterator[dict[Any, Any]]:
         try:
-            yield from answer(halt, text, add, key, *values)
+            yield from answer(mine, text, add, key, *values)
         except ClasError as error:
             warn(error, "That can't be done")
 
-    def follow(
-        halt: threading.Event, text: str, add: bool, key: Any, *values: Any
-    ) -> Iterator[dict[Any, Any]]:
+    def follow(mine: Run, text: str, add: bool, key: Any, *values: Any) -> Iterator[dict[Any, Any]]:
         """As `generate`, for a move that nobody pressed a button for."""
         try:
-            yield from answer(halt, text, add, key, *values)
+            yield from answer(mine, text, add, key, *values)
         except ClasError as error:
             yield {made: stamp_value(standing(words=str(error), unfinished=True))}
 
-    def answer(
-        halt: threading.Event, text: str, add: bool, key: Any, *values: Any
-    ) -> Iterator[dict[Any, Any]]:
+    def answer(mine: Run, text: str, add: bool, key: Any, *values: Any) -> Iterator[dict[Any, Any]]:
         studio = shelf.get(key)
         recipe = studio.recipe({**named(values), "prompt": text})
         made_for = _made_for(studio, recipe, bool(add))
-        mine = keys_of(studio, recipe, bool(add))["steer"]
-        for view in studio.calls(steering, studio, recipe, bool(add), stop=halt):
-            yield {result: result_value({**view, "key": mine}), made: made_for}
+        key = keys_of(studio, recipe, bool(add))["steer"]
+        asked = studio.calls(steering, studio, recipe, bool(add), stop=mine.stop, owner=mine.owner)
+        for view in asked:
+            yield {result: result_value({**view, "key": key}), made: made_for}
+        yield {crowd: how_busy(studio, recipe, bool(add))}
 
     answering = Stoppable(run, stop)
     asked = [prompt, control, key, *controls.all]
+    shows = [result, made, crowd]
     pressed = partial(gr.on, [run.click, prompt.submit])
-    answering.on(pressed, generate, asked, [result, made], concurrency_limit=4)
-    answering.on(again_button.click, follow, asked, [result, made], concurrency_limit=4)
+    answering.on(pressed, generate, asked, shows, concurrency_limit=None)
+    answering.on(again_button.click, follow, asked, shows, concurrency_limit=None)
 
     again: dict[str, Any] = {"queue": False, "trigger_mode": "always_last"}
     shown = [prompt, count, stored, curves, controls.by_name["strength"]]
@@ -297,7 +299,7 @@ def build_steer(shelf: Shelf, controls: Controls) -> SteerTab:
     taken = [code_box, link, private]
     return SteerTab(
         about, example, prompt, fold, sees, another, result, taken, count, control, taken_for, made,
-        stored, curves, goals,
+        stored, curves, crowd, goals,
     )  # fmt: skip
 
 
@@ -355,6 +357,12 @@ def _made_for(studio: Studio, recipe: Recipe, control: bool) -> str:
     """What the panes are for, or without a control a link."""
     key = keys_of(studio, recipe, control)["steer"]
     return stamp_value(standing(key, words=f"For {asked_in_words(studio, recipe)}."))
+
+
+def how_busy(studio: Studio, recipe: Recipe, control: bool) -> str:
+    """How long it would take until an answer to `recipe` begins; empty where it begins at once."""
+    said = busy(studio.decoder, 3 if control else 2, recipe.max_new_tokens)
+    return line(said, "note") if said else ""
 
 
 def private_note(studio: Studio) -> Any:
