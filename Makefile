@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/village
 
-.PHONY: demo test quick check bench bench-libraries fuzz isolation model mini assets real browser clean
+.PHONY: demo test quick check bench bench-libraries load fuzz isolation model mini assets real browser clean
 
 # `make demo MODEL=smollm2` opens with a real model out of a package, `MODEL=...` with any other.
 demo: $(VENV)/.app
@@ -58,6 +58,12 @@ bench-libraries: .venv-libraries/.made
 	.venv-libraries/bin/pip install --quiet "$(TORCH)" -e . "repeng<1" "nnsight<1" "pyvene<1"
 	.venv-libraries/bin/pip install --quiet --no-deps "steering-vectors<1"
 	touch $@
+
+# 30 people at the page for five minutes, then twice as many until something breaks; LOAD="..." for
+# another crowd: --people --every --dragging --looking --measuring --seconds.
+LOAD ?= --until-it-breaks
+load: $(VENV)/.test
+	$(BIN)/python -m clas_core.studies.benches.load $(LOAD)
 
 # Bad input at everything that reads what others wrote, and the page's server: 100,000 times.
 fuzz: $(VENV)/.test

@@ -1,9 +1,13 @@
 """The bench runs; what it measures is asserted nowhere."""
 
+from collections import Counter
+from urllib.parse import urlsplit
+
 import pytest
+from fuzz_server import served_page
 
 from clas_core.steering.plan import LayerPlan, SteeringPlan
-from clas_core.studies.benches import decoding, libraries, real
+from clas_core.studies.benches import decoding, libraries, load, real
 from clas_core.studies.benches import page as bench
 
 
@@ -51,3 +55,37 @@ def test_the_bench_of_a_real_model_has_all_its_rows(tiny_lm, monkeypatch):
     found = dict(real.rows(tiny_lm, 1, 3))
     assert len(found) == 6
     assert float(found["measuring over the bare forward pass"]) > 0
+
+
+def test_shares_are_of_what_was_seen():
+    values = [float(value) for value in range(1, 101)]
+    assert [load.at_share(values, share) for share in (0.5, 0.95, 0.99, 1)] == [50, 95, 99, 100]
+    assert load.at_share([2.0], 0.5) == 2
+    assert load.at_share([], 0.95) == float("inf")
+
+
+def test_what_broke_is_said():
+    tally = load.Tally()
+    for seconds in (0.2, 2.0):
+        tally.add("first text", seconds)
+    assert load.broken(tally) == ["p95 of first text 2.00 s, promised 1.5 s"]
+    tally.fail("503")
+    assert load.broken(tally)[1:] == ["1 errors"]
+    assert load.broken(load.Tally()) == []
+
+
+@pytest.mark.slow
+def test_a_crowd_is_heard_by_the_page_s_own_protocol():
+    """Everyone gets what they came for from the real server, on a tiny model."""
+    noted = []
+    with served_page(lambda *what: noted.append(what)) as address:
+        crowd = load.Crowd(asking=4, dragging=2, looking=1, measuring=1, every=1)
+        tally, seconds = load.visit(urlsplit(address).port, crowd, 8)
+    assert tally.errors == Counter()
+    assert noted == []
+    kinds = {"page", "first text", "whole answer", "drag", "map", "measurement"}
+    assert set(tally.seconds) == kinds
+    assert len(tally.seconds["page"]) == 8
+    assert tally.at("first text", 1) <= tally.at("whole answer", 1)
+    assert tally.tokens > 0
+    assert "Errors: none." in load.report(tally, seconds, 1.0)
