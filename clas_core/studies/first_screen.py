@@ -146,7 +146,7 @@ def plans_at(studio: Studio, recipe: Recipe) -> list[Any]:
     return [method.plan(studio.atlas, selection, recipe.target) for method in methods]
 
 
-def choose_question(studio: Studio, recipe: Recipe, code: str, upto: float) -> dict[str, str]:
+def choose_question(studio: Studio, recipe: Recipe, code: str, upto: float) -> Data:
     """Of the first test questions the one whose answer is right at most strengths from none to
     `upto`: one that shows what the curve of all questions says in the mean.
 
@@ -163,7 +163,10 @@ def choose_question(studio: Studio, recipe: Recipe, code: str, upto: float) -> d
     right = [sum(hits) for hits in zip(*(_hits(row, items, code) for row in said))]
     best = items[right.index(max(right))]
     story, ask = best.text.rstrip("\n").rsplit("\n", 1)
-    return {"story": story, "ask": ask, "asked": best.asked}
+    number = items.index(best)
+    others = [other for other in CODES if other != code]
+    also = {other: questions(other, number + 1)[number].asked for other in others}
+    return {"story": story, "ask": ask, "asked": best.asked, "also": also}
 
 
 def choose_prompt(

@@ -43,7 +43,8 @@ _CODE_MARKS = regex.compile(
 
 @dataclass(frozen=True)
 class Detection:
-    """`code` is None where the text does not tell; `reason` says in a few words why.
+    """`code` is None where the text does not tell; `reason` says in a few words why, and `guess` is
+    the likeliest of the languages that were asked for, where it could be several.
 
     `confidence` lies in [0, 1]: the share of letters in the script, or the probability of the
     language among all that langdetect knows.
@@ -52,6 +53,7 @@ class Detection:
     code: str | None
     confidence: float
     reason: str
+    guess: str | None = None
 
 
 def detect(text: str, codes: Sequence[str] | None = None) -> Detection:
@@ -172,7 +174,8 @@ def _by_statistics(text: str, candidates: Sequence[str], rivals: Sequence[str]) 
         return Detection(None, confidence, f"a mix of {pair}")
     if confidence < MIN_CONFIDENCE or len(names) > 1:
         close = [code for n in order if chances[n] > 0.1 for code in codes_of[profiles[n]]]
-        return Detection(None, confidence, f"could be {_any_of([*close, *unknown])}")
+        guess = next((code for code in close if code in candidates), None)
+        return Detection(None, confidence, f"could be {_any_of([*close, *unknown])}", guess)
     if not asked[best]:
         return Detection(None, confidence, f"more like {_any_of(names)} by letter statistics{but}")
     return Detection(names[0], confidence, f"letter statistics{but}")

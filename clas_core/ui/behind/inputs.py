@@ -139,6 +139,7 @@ def target_language(
         fallback = codes[0]
     found = detect(prompt[:MAX_PROMPT] if isinstance(prompt, str) else "", codes)
     if found.code is None:
+        fallback = found.guess or fallback
         name = get_language(fallback).name
         return fallback, f"Can't tell ({found.reason}); taking {name}. Choose it above if it isn't."
     return found.code, f"Detected {get_language(found.code).name}, by {found.reason}."

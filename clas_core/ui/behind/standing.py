@@ -37,13 +37,16 @@ def keys_of(studio: Studio, recipe: Recipe, control: bool = False, layer: Any = 
         chat=recipe.chat,
         system=recipe.system,
     )
+    off = dataclasses.replace(measured, alpha=0.0)
+    # The plots are of stories in one language, the prompt's.
+    spoken = studio.language(inputs.AUTO, recipe.prompt)[0] if recipe.prompt else recipe.target
     return {
         "steer": f"{studio.key} {recipe.hash} {int(control)}",
         "link": f"{studio.key} {recipe.hash} 0",
         "map": f"{studio.key} {whole.hash} {studio.telling_layer if layer is None else layer}",
         "neurons": f"{studio.key} {Recipe(**neurons).hash}",
         "measure": f"{studio.key} {measured.hash}",
-        "curves": f"{studio.key} {dataclasses.replace(measured, alpha=0.0).hash}",
+        "curves": f"{studio.key} {off.hash} {spoken}",
     }
 
 

@@ -350,7 +350,14 @@ class Studio:
         return render(self.lm, prompt, chat=recipe.chat, system=recipe.system)
 
     def language(self, wanted: Any, prompt: Any) -> tuple[str, str]:
-        """The target language and a sentence on where it comes from."""
+        """The target language and a sentence on where it comes from: in the village by its words
+        first, which are all known."""
+        words = self.stored.vocabulary if self.stored else None
+        unread = isinstance(prompt, str) and prompt not in self._example_languages
+        if words and unread and wanted == inputs.AUTO:
+            code = words.spoken(prompt[: inputs.MAX_PROMPT])
+            if code is not None and code in self.codes:
+                return code, f"Detected {get_language(code).name}, by its words."
         return inputs.target_language(
             wanted, prompt, self.codes, self.fallback, self._example_languages
         )
@@ -417,7 +424,10 @@ class Studio:
         shared = f"{counts[SHARED]} shared neurons × {boost}"
         specific = f"{counts[SPECIFIC]} language-specific{whose} × {damp}"
         if recipe.beta == 1:
-            return f"In {where}: neurons of one language, {counts[SPECIFIC]}{whose}, × {damp}."
+            return (
+                f"In {where}: the {counts[SPECIFIC]} neurons that belong to a single language, "
+                f"whichever{whose}, × {damp}."
+            )
         return f"In {where}: {shared}, {specific}."
 
     def steer(
@@ -507,7 +517,7 @@ class Studio:
                 for pane, answer in zip(done["panes"], answers):
                     pane["asked"] = asked_pane(question, answer, spoken)
                 done["story"] = question["story"]
-            if words and last:
+            if words and last and recipe.prompt.strip():
                 done["notice"] = notice_of(words, recipe.prompt, last.texts[0], spoken)
             yield done
 

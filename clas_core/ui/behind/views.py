@@ -19,6 +19,7 @@ from .words import Vocabulary, marked
 KINDS = ("unsteered", "steered", "control")
 TITLES = ("Unsteered", "Steered", "Random control")
 View = dict[str, Any]
+SHIFTS = ("DiffMean", "ThereAndBack")  # which change no neurons
 FULL = 1.0  # nats of KL divergence that fill a bar of the strip
 
 
@@ -72,17 +73,23 @@ def steer_view(
     return view
 
 
-def asked_pane(question: Mapping[str, str], answer: str, code: str) -> View:
-    """What a pane says of the question put to it: whether the asked-for words are in its answer."""
-    right = contains(answer, question["asked"], code) == 1
-    return {"ask": question["ask"], "answer": " ".join(answer.split()), "right": right}
+def asked_pane(question: Mapping[str, Any], answer: str, code: str) -> View:
+    """What a pane says of the question put to it: whether the asked-for words are in its answer, or
+    those of another language, of which it says which ("also": {code: words})."""
+    said = {"ask": question["ask"], "answer": " ".join(answer.split())}
+    if contains(answer, question["asked"], code) == 1:
+        return {**said, "right": True}
+    also: Mapping[str, str] = question.get("also", {})
+    other = next((one for one, asked in also.items() if contains(answer, asked, one) == 1), None)
+    return {**said, "right": other is not None, **({"spoken": other} if other else {})}
 
 
 def _sentence(effects: Effects) -> str:
     """What steering did, for who doesn't count in nats."""
     if effects.changed_share == 0:
-        moved = "its guesses moved" if effects.kl.any() else "nothing in it moved"
-        return f"Both texts are the same; {moved}."
+        if not effects.kl.any():
+            return "Nothing moved: the texts are the same."
+        return "The texts are the same; the model's guesses moved."
     before, after = effects.languages
     said = [f"{effects.changed_share:.0%} of the text changed"]
     if before and after and before != after:
@@ -96,7 +103,8 @@ def _note(row: int, recipe: Recipe) -> str:
     if row == 0:
         return "the model as it is"
     if row == 2:
-        return "same numbers, random neurons"
+        what = "coordinates" if recipe.method in SHIFTS else "neurons"
+        return f"same numbers, random {what}"
     return f"{METHODS[recipe.method][0]}, strength {recipe.alpha:g}".replace("-", "−")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 
@@ -72,6 +73,14 @@ class Vocabulary:
             after = codes.get(place, after)
             found.append((pieces[place], codes.get(place, between)))
         return found[::-1]
+
+    def spoken(self, text: str) -> str | None:
+        """The language that has more of the different words of `text` than any other one has, if it
+        has most of them."""
+        said = {piece for piece in split(text) if is_word(piece)}
+        counts = Counter(code for word in said for code in self.languages_of(word))
+        (best, most), (_, next_most) = (*counts.most_common(2), ("", 0), ("", 0))[:2]
+        return best if most > next_most and 2 * most > len(said) else None
 
     def share(self, text: str, expected: str) -> float:
         """Share of words in the `expected` language, in [0, 1]; 0 for a text without any."""

@@ -38,7 +38,7 @@ from ..parts.markup import about_markup, line, markup, warn
 from ..parts.stoppable import Stoppable
 
 CLAIM = "Some neurons of a language model know which language it speaks."
-CALL = "Turn them down and watch."
+CALL = "Turn them down, then around, and watch."
 ABOUT = """The same model answers your prompt in one pass, side by side: left alone; steered, with
 some neurons turned up or down inside it; and as a check with the same numbers on random neurons.
 What steering does depends on the goal chosen above; the line under the strength says it. To forget,

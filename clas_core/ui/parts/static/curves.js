@@ -71,7 +71,10 @@ function tell(at) {
   if (!value) return;
   for (const move of cursors) move(at);
   const place = value.strengths.findIndex((one) => Math.abs(one - at) < 1e-6);
-  if (place < 0) return;
+  if (place < 0) {
+    said.textContent = "Between two strengths that were measured: the dots stand on the line between them.";
+    return;
+  }
   const range = (lines) => {
     const shares = lines.map((one) => one[place][0]);
     return `${percent(Math.min(...shares))} to ${percent(Math.max(...shares))}`;
@@ -81,6 +84,9 @@ function tell(at) {
     at === 0
       ? `Left alone: ${percent(knows.steered[place][0])} of answers right, ${percent(speaks.steered[place][0])} of words ${language}.`
       : `At this strength: ${percent(knows.steered[place][0])} of answers right (random neurons ${range(knows.controls)}), ${percent(speaks.steered[place][0])} of words ${language} (${range(speaks.controls)}).`;
+  const alike = speaks.controls.filter((one) => one[place][0] <= speaks.steered[place][0]).length;
+  if (at > 0 && speaks.steered[place][0] < 0.9 && alike)
+    said.textContent += ` ${alike} of ${speaks.controls.length} random draws melt${alike === 1 ? "s" : ""} the language as much.`;
   said.title = `${counts.questions} test questions and ${counts.stories} stories; bands: 95 % intervals`;
 }
 
@@ -94,7 +100,7 @@ function draw() {
     panel("speaks", `Language: words that are ${value.language}`),
   );
   element.querySelector(".curves-key").textContent =
-    `Thick: language neurons turned down, with its 95 % interval. Thin: the same on random neurons, ${value.counts.controls} draws. ${value.counts.questions} test questions, ${value.counts.stories} stories begun with two words.`;
+    `Thick: language neurons turned down, with its 95 % interval. Dashed: the same on random neurons, ${value.counts.controls} draws. ${value.counts.questions} test questions, ${value.counts.stories} stories begun with two words.`;
   tell(at);
 }
 

@@ -50,7 +50,7 @@ function words(spans) {
   });
 }
 
-function answerOf({ ask, answer, right }, dir, lang) {
+function answerOf({ ask, answer, right, spoken }, dir, lang) {
   const box = make("div", "pane-asked");
   const question = make("p", "pane-ask", ask);
   const said = make("p", "pane-answer");
@@ -59,8 +59,9 @@ function answerOf({ ask, answer, right }, dir, lang) {
     if (lang) node.lang = lang;
   }
   const verdict = make("span", right ? "right" : "wrong", right ? "\u2713" : "\u2717");
+  if (spoken) verdict.textContent += ` in ${nameOf(spoken)}`;
   verdict.setAttribute("role", "img");
-  verdict.setAttribute("aria-label", right ? "right" : "wrong");
+  verdict.setAttribute("aria-label", (right ? "right" : "wrong") + (spoken ? `, in ${nameOf(spoken)}` : ""));
   said.append(make("span", "", answer || "(no answer)"), " ", verdict);
   box.append(question, said);
   return box;
@@ -97,7 +98,7 @@ function drawNotice(value) {
   notice.replaceChildren(
     make("p", "", value.text),
     button("Take an example that works", "another"),
-    button(`Open a model that knows ${value.word}`, "model-tab-button"),
+    button(`Open a model that knows \u201c${value.word}\u201d`, "model-tab-button"),
   );
 }
 
@@ -156,6 +157,7 @@ function drawSurprise(value) {
   if (at >= 0) {
     told = `${value.names[at]} ${signed(rise("steered", at))} bits per byte, the others ${signed(mean("steered"))} in the mean.`;
     if (value.control) told += ` The same on random neurons: ${signed(rise("control", at))} and ${signed(mean("control"))}.`;
+    if (value.control && rise("control", at) > rise("steered", at) / 2) told += " So much of it is not these neurons' own.";
   }
   const sentence = make("p", "bars-told", told);
   surprise.replaceChildren(
