@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable, Mapping
+from typing import Any
 
 from ...running.batch import Plan
 from ...running.decoder import Decoder
@@ -24,21 +25,21 @@ class Asking:
         self,
         decoder: Decoder,
         kept: Share,
-        question: Mapping[str, str] | None,
+        question: Mapping[str, Any] | None,
         plans: Mapping[Hashable, Plan],
         owner: Hashable,
     ) -> None:
         """`plans` by what tells them from others."""
         self._kept = kept
-        self._keys = [("asked", *(question or {}).values(), name) for name in plans]
+        text = f"{question['story']}\n{question['ask']}\n" if question else ""
+        self._keys = [("asked", text, name) for name in plans]
         self._texts: list[str | None] = [kept.find(*key) for key in self._keys]
         self._stream = None
         new = [plan for plan, text in zip(plans.values(), self._texts) if text is None]
         if question is None:
             self._texts = []
         elif new:
-            asked = f"{question['story']}\n{question['ask']}\n"
-            request = Request(asked, new, ANSWER, stop_at_newline=True)
+            request = Request(text, new, ANSWER, stop_at_newline=True)
             self._stream = decoder.submit(request, owner)
 
     def answers(self, stop: threading.Event) -> list[str]:

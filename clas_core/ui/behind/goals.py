@@ -61,7 +61,7 @@ def _write(studio: Studio, code: str) -> Settings:
         "last_layer": min(last, layers), "source": source, **EVERYWHERE,
     }  # fmt: skip
     known = studio.marks.get("write")
-    if studio.stored is None and known is not None and known.opening is not None:
+    if known is not None and known.opening is not None:
         found = studio.values_of_steering(known.recipe())
         names = ("method", "strength", "first_layer", "last_layer", "source")
         values |= {name: found[name] for name in names}
