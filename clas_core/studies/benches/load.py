@@ -339,12 +339,12 @@ def served(profile: str) -> Iterator[tuple[int, int]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "wb") as nothing:
+    with tempfile.TemporaryDirectory() as folder:
         server = subprocess.Popen(
             [sys.executable, "app.py", "--port", str(port), "--profile", profile],
             cwd=ROOT,
             env={**os.environ, "CLAS_CACHE": folder},
-            stdout=nothing,
+            stdout=subprocess.DEVNULL,
         )
         try:
             _wait_for(port, server)
