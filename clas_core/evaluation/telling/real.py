@@ -187,8 +187,8 @@ def real_headline(found: Sequence[RealModel]) -> str:
     if helped:
         where = "all of them" if count > 1 else "it"
         more = (
-            f" Real text got likelier on {where} by {', '.join(helped)}, which tell the model its "
-            "language."
+            f" Real text got likelier on {where} by {', '.join(helped)}; no random control says "
+            "whether by their own neurons."
         )
     return (
         f"The paper's direction (shared neurons up, language-specific ones down) was tried on "
