@@ -48,9 +48,11 @@ from clas_core.steering.plan import LayerPlan, SteeringPlan
 from clas_core.steering.published import PublishedNeurons, PublishedVectors
 from clas_core.studies import settings
 from clas_core.text.corpus import ParallelCorpus
+from clas_core.ui.behind.answered import Answered
 from clas_core.ui.behind.choice import Choice
 from clas_core.ui.behind.disk import drop_halves
 from clas_core.ui.behind.downloads import Downloads
+from clas_core.ui.behind.kept import Kept
 from clas_core.ui.behind.outcome import Outcome
 from clas_core.ui.behind.shelf import Shelf
 from clas_core.ui.behind.texts import keep_text
@@ -330,9 +332,10 @@ class Visitor(threading.Thread):
         self.answers: list[Any] = []
 
     def answer(self) -> Any:
-        """The whole answer, with its effects."""
+        """What all panes say in the end; its effects are numbers of a batch of any size."""
+        self._studio._answered = Answered(Kept(10**6).share(self._studio))  # written anew
         *_, last = self._studio.steer(self._recipe, True, threading.Event())
-        return last
+        return last["panes"], last["sentence"]
 
     def run(self) -> None:
         while not self.answers or self._going.is_set():

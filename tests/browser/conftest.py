@@ -16,7 +16,9 @@ from tiny import tiny_qwen2_model
 from tiny_studio import tiny_studio
 
 from clas_core.running.decoder import Decoder
-from clas_core.ui.behind import shelf as shelf_module
+from clas_core.ui.behind import works
+from clas_core.ui.behind.answered import Answered
+from clas_core.ui.behind.kept import Kept
 from clas_core.ui.behind.studio import Studio
 from clas_core.ui.tabs.page import build, launch_options
 
@@ -117,10 +119,16 @@ def open_page(contexts: Callable[..., BrowserContext], url: str) -> Iterator[Cal
     assert problems == []
 
 
+@pytest.fixture(autouse=True)
+def unanswered(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test asked is no answer to another's."""
+    monkeypatch.setattr(studio, "_answered", Answered(Kept(10**7).share(studio)))
+
+
 @pytest.fixture
 def slow_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every batch takes half a second more."""
-    quick = shelf_module.measure_cached
+    quick = works.measure_cached
 
     def slow(lm: Any, corpus: Any, *, progress: Callable[[int, int], None]) -> Any:
         def slowly(done: int, total: int) -> None:
@@ -129,7 +137,7 @@ def slow_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return quick(lm, corpus, progress=slowly)
 
-    monkeypatch.setattr(shelf_module, "measure_cached", slow)
+    monkeypatch.setattr(works, "measure_cached", slow)
 
 
 @pytest.fixture

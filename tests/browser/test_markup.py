@@ -80,7 +80,7 @@ def test_what_a_model_writes(open_watched: Open, studio: Any, monkeypatch: Any) 
     view["parting"] |= {"after": EVIL, "before": [[EVIL, 0.5]], "now": [[EVIL, 0.5]]}
     view["strip"] |= {"tokens": [EVIL], "kl": [0.1], "peak": 0, "title": EVIL}
     assert result_value(view)
-    monkeypatch.setattr(studio, "steer", lambda *_: iter([view]))
+    monkeypatch.setattr(studio, "steer", lambda *_, **__: iter([view]))
     page = open_watched()
     page.click("#generate")
     expect(page.locator(".pane-text mark").first).to_have_text(EVIL)

@@ -154,19 +154,3 @@ def test_a_link_to_an_authors_own_text_says_so(open_page):
     page = open_page("?corpus=theirs.tsv&alpha=0.8")
     expect(page.locator(".toast-body")).to_contain_text("author's own text, theirs.tsv")
     expect(page.locator("#strength output")).to_contain_text("0.50")
-
-
-def test_stop_works_in_the_queue(open_page, slow_model):
-    pages = [open_page() for _ in range(5)]  # one more than run at a time
-    for page in pages:
-        page.click("#generate")
-        page.locator("#stop").wait_for()
-    last = pages[-1]
-    last.wait_for_timeout(500)
-    expect(last.locator("[data-state]")).to_have_attribute("data-state", "stored")
-    last.click("#stop")
-    expect(last.locator("#generate")).to_be_visible()
-    for page in pages[:-1]:
-        page.wait_for_selector("[data-state=done]", timeout=60_000)
-    last.wait_for_timeout(500)
-    expect(last.locator("[data-state]")).to_have_attribute("data-state", "stored")

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 from steps import choose, choose_quick_tasks, open_it, upload
 
-from clas_core.ui.behind import trial as trial_module
+from clas_core.ui.behind import works
 from clas_core.ui.parts import controls
 
 pytestmark = pytest.mark.browser
@@ -171,14 +171,14 @@ def test_stop_and_generate_at_once(open_page, slow_model):
 
 
 def test_cancel_and_measure_at_once(open_page, monkeypatch):
-    quick = trial_module.run_tasks
+    quick = works.run_tasks
 
     def slowly(*args, **options):
         for cells in quick(*args, **options):
             time.sleep(0.5)
             yield cells
 
-    monkeypatch.setattr(trial_module, "run_tasks", slowly)
+    monkeypatch.setattr(works, "run_tasks", slowly)
     page = open_page()
     choose_quick_tasks(page)
     page.locator(".strength-mark.off").click()  # not measured before
@@ -200,7 +200,7 @@ def test_cancel_and_measure_at_once(open_page, monkeypatch):
         ("seed=9007199254740993", "seed"),
         ("method=LanguageArithmetic&lam=3", "lam = 3.0"),
         ("tau_mode=quantile", "tau_mode"),
-        ("method=LAPE&source=es", "source"),
+        ("method=LAPE&source=fi", "away from must be one of"),
         ("dtype=float16", "dtype"),
         ("alfa=1", "no field alfa"),
     ],

@@ -39,4 +39,4 @@ def come_later() -> None:
     For what nobody watches word by word. Does nothing where threads have no priority of their own.
     """
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)

@@ -58,10 +58,11 @@ class Controls:
             "source": {"choices": _sources(studio)},
             "units": _units_range(studio),
             "from_token": {"visible": values["where"] == "answer"},
-            **{name: {"visible": inputs.is_read(name, values["method"])} for name in BY_METHOD},
             "chat": {"visible": studio.has_template},
             "system": {"visible": studio.has_template and values["chat"]},
         }
+        for name in BY_METHOD:
+            more.setdefault(name, {})["visible"] = inputs.is_read(name, values["method"])
         boxes = {name: {"value": values[name]} for name in NAMES if name != "system"}
         return {
             self.by_name[name]: gr.update(**{**boxes.get(name, {}), **more.get(name, {})})
