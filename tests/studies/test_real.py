@@ -140,4 +140,4 @@ def test_the_headline_says_what_was_found(found, signs, said):
     assert "got likelier" not in real_headline(models)
     for one in models:
         one.data["gains"]["bits-per-byte"]["IntMu"]["shown"] = 1
-    assert "by IntMu, which" in real_headline(models)
+    assert "by IntMu; no random control" in real_headline(models)
