@@ -68,7 +68,7 @@ def render(lm: LanguageModel, text: str, *, chat: str = "auto", system: str = ""
     if not text.strip():
         raise ClasError("The prompt is empty: write at least one word.")
     has_system = bool(system.strip())
-    templated = chat == "on" or (chat == "auto" and is_chat_model(lm))
+    templated = is_templated(lm, chat)
     if templated:
         shown = _render_chat(lm, text, system if has_system else "")
         ids = lm.tokenizer(shown, add_special_tokens=False)["input_ids"]
@@ -101,6 +101,11 @@ def from_nothing(lm: LanguageModel) -> Rendered:
 def as_rendered(lm: LanguageModel, prompt: Prompt) -> Rendered:
     """`prompt` itself, or a plain text as it stands."""
     return prompt if isinstance(prompt, Rendered) else render(lm, prompt, chat="off")
+
+
+def is_templated(lm: LanguageModel, chat: str) -> bool:
+    """Whether a prompt goes through the chat template, `chat` being as in `render`."""
+    return chat == "on" or (chat == "auto" and is_chat_model(lm))
 
 
 def is_chat_model(lm: LanguageModel) -> bool:

@@ -20,6 +20,15 @@ from clas_core.steering.baking import bake
 from clas_core.steering.plan import LayerPlan, SteeringPlan, steered
 
 pytest.importorskip("accelerate", reason="transformers asks for it to open GGUF files")
+EVERY_KIND = pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("llama", ("scale",)),
+        ("qwen2", ("scale",)),
+        ("gemma3", ("scale",)),
+        ("llama", ("scale", "bias", "shift")),
+    ],
+)
 TEXTS = ["The cat sleeps in the house.", "Mvua inanyesha."]
 MODELS = {
     "llama": lambda: tiny_llama_model(hidden_act="silu"),
@@ -54,15 +63,7 @@ def contents(path: Path) -> dict[str, tuple[str, bytes]]:
     return {t.name: (t.tensor_type.name, t.data.tobytes()) for t in gguf.GGUFReader(path).tensors}
 
 
-@pytest.mark.parametrize(
-    ("name", "parts"),
-    [
-        ("llama", ("scale",)),
-        ("qwen2", ("scale",)),
-        ("gemma3", ("scale",)),
-        ("llama", ("scale", "bias", "shift")),
-    ],
-)
+@EVERY_KIND
 def test_the_baked_file_answers_as_the_steered_model(name, parts, tmp_path) -> None:
     lm, plan = opened(name, tmp_path), plan_with(*parts)
     out = bake(lm, plan, tmp_path / "out" / "steered.gguf", {"method": "CLAS"})
@@ -143,15 +144,7 @@ def said_by_llama_cpp(path: Path, prompt: list[int], count: int) -> tuple[int, .
     return said
 
 
-@pytest.mark.parametrize(
-    ("name", "parts"),
-    [
-        ("llama", ("scale",)),
-        ("qwen2", ("scale",)),
-        ("gemma3", ("scale",)),
-        ("llama", ("scale", "bias", "shift")),
-    ],
-)
+@EVERY_KIND
 def test_llama_cpp_says_what_we_say(name, parts, tmp_path) -> None:
     """Of a model left alone, and of the file with a plan baked in."""
     lm, plan = opened(name, tmp_path), plan_with(*parts)

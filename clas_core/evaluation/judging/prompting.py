@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...model.architecture import LanguageModel
-from ...model.prompts import Prompt, is_chat_model, render
+from ...model.prompts import Prompt, is_templated, render
 from ...steering.recipe import Recipe
 
 
@@ -20,7 +20,7 @@ class Prompting:
     @classmethod
     def of(cls, recipe: Recipe, lm: LanguageModel) -> Prompting:
         """How `recipe` prompts this model; "auto" is a chat if the model is tuned to chat."""
-        chat = recipe.chat == "on" or (recipe.chat == "auto" and is_chat_model(lm))
+        chat = is_templated(lm, recipe.chat)
         return cls(chat, recipe.system if chat else "")
 
     def put(self, lm: LanguageModel, text: str) -> Prompt:

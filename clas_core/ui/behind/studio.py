@@ -27,7 +27,7 @@ from ...evaluation.marks import Marks, opening
 from ...evaluation.telling.verdict import headline
 from ...model.architecture import LanguageModel
 from ...model.loading import load
-from ...model.prompts import Rendered, from_nothing, is_chat_model, render
+from ...model.prompts import Rendered, from_nothing, is_chat_model, is_templated, render
 from ...paths import ASSETS
 from ...running.along import Along, read_along
 from ...running.batch import Progress
@@ -343,8 +343,8 @@ class Studio:
 
         Raises ClasError for a prompt that is needed, too long or not to be had.
         """
-        templated = recipe.chat == "on" or (recipe.chat == "auto" and is_chat_model(self.lm))
-        if not recipe.prompt.strip() and recipe.method in inputs.FROM_NOTHING and not templated:
+        needs_none = recipe.method in inputs.FROM_NOTHING and not is_templated(self.lm, recipe.chat)
+        if needs_none and not recipe.prompt.strip():
             return from_nothing(self.lm)
         prompt = inputs.clean_prompt(recipe.prompt)
         return render(self.lm, prompt, chat=recipe.chat, system=recipe.system)

@@ -48,9 +48,10 @@ def with_surprise(
     whole = dataclasses.replace(recipe, where=ALL)  # real text has neither prompt nor answer
     plans = [None, studio.plan(whole), *([studio.plan(whole, True)] if control else [])]
     key = ("bars", steering_only(whole, studio.fallback).hash, control, control and recipe.seed)
-    bars = studio.mine.find(*key) or surprise(studio, plans, stop)
-    if bars is not None:
+    bars = studio.mine.find(*key)
+    if bars is None and (bars := surprise(studio, plans, stop)) is not None:
         studio.mine.put(bars, *key)
+    if bars is not None:
         yield {**view, "bars": {**bars, "aimed": _aimed(studio, recipe)}}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...evaluation.marks import SHIFTS
 from ...evaluation.tasks.scoring import contains
 from ...running.effects import COLLAPSED, Effects, in_nats
 from ...running.generation import Step
@@ -19,7 +20,6 @@ from .words import Vocabulary, marked
 KINDS = ("unsteered", "steered", "control")
 TITLES = ("Unsteered", "Steered", "Random control")
 View = dict[str, Any]
-SHIFTS = ("DiffMean", "ThereAndBack")  # which change no neurons
 FULL = 1.0  # nats of KL divergence that fill a bar of the strip
 
 
