@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +49,8 @@ def serve(profile: Profile, port: int | None = None) -> None:
     from clas_core.ui.behind.studio import Studio
     from clas_core.ui.tabs.page import build, launch_options
 
+    # A container's stop ends the page as Ctrl+C does, so that scratch files don't stay behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with bar("measuring", "sentence") as progress:
         studio = Studio.open(profile, progress=progress) if gpu is None else open_lent(profile, gpu)
     # The thread that writes answers lets go of the interpreter at every operation of the model, and
@@ -56,7 +59,8 @@ def serve(profile: Profile, port: int | None = None) -> None:
     studio.warm_up()
     studio.find_marks()
     keep_giving_back()
-    with TemporaryDirectory(prefix="clas-uploads-") as uploads:
+    # What is still under way at the end may write into it while it is being deleted.
+    with TemporaryDirectory(prefix="clas-uploads-", ignore_cleanup_errors=True) as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads  # where Gradio puts what visitors bring
         keep_within(Path(uploads), profile.disk_mb * 10**6)
         build(studio).launch(**launch_options(studio, port))

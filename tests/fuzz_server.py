@@ -59,7 +59,9 @@ def served_page(note: Note = lambda kind, case: None) -> Iterator[str]:
     from clas_core.ui.behind.profile import Profile
     from clas_core.ui.tabs.page import build, launch_options
 
-    with tempfile.TemporaryDirectory() as name, mock.patch.dict(os.environ):
+    # An event that nobody waits for may still write while the folder is being deleted.
+    scratch = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    with scratch as name, mock.patch.dict(os.environ):
         for variable, folder in (("CLAS_CACHE", "cache"), ("GRADIO_TEMP_DIR", "uploads")):
             os.environ[variable] = str(Path(name, folder))
         studio = tiny_studio(Profile(models=(), threads=1, cache_mb=50, map_sentences=4))

@@ -4,7 +4,10 @@ import dataclasses
 import gc
 import json
 import math
+import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -452,6 +455,26 @@ def test_a_bad_start_is_one_sentence():
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith("There is no profile 'nowhere'")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_page_that_is_stopped_leaves_no_files(tmp_path, stop):
+    """By Ctrl+C, or as a container is."""
+    app = Path(__file__).resolve().parents[2] / "app.py"
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    env = {**os.environ, "TMPDIR": str(scratch), "CLAS_CACHE": str(tmp_path / "cache")}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-u", str(app), "--port", str(port)]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as page:
+        assert any("http://" in line for line in page.stdout)
+        assert [*scratch.glob("clas-*")]
+        page.send_signal(stop)
+        page.stdout.read()
+    assert [*scratch.glob("clas-*")] == []
 
 
 @pytest.mark.slow

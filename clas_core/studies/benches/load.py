@@ -339,7 +339,7 @@ def served(profile: str) -> Iterator[tuple[int, int]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         server = subprocess.Popen(
             [sys.executable, "app.py", "--port", str(port), "--profile", profile],
             cwd=ROOT,

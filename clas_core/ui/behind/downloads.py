@@ -19,7 +19,7 @@ class Downloads:
     """
 
     def __init__(self, most: int, lasting: Outcome | None = None) -> None:
-        self._scratch = TemporaryDirectory(prefix="clas-downloads-")
+        self._scratch = TemporaryDirectory(prefix="clas-downloads-", ignore_cleanup_errors=True)
         self.folder = Path(self._scratch.name)
         self._most = most
         self._lasting = lasting
