@@ -36,6 +36,8 @@ def main() -> int:
     except ClasError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # before the page is there
+        return 130
     return 0
 
 

@@ -469,12 +469,36 @@ def test_a_page_that_is_stopped_leaves_no_files(tmp_path, stop):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-u", str(app), "--port", str(port)]
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as page:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True) as page:
         assert any("http://" in line for line in page.stdout)
         assert [*scratch.glob("clas-*")]
         page.send_signal(stop)
-        page.stdout.read()
+        _, said = page.communicate(timeout=60)
     assert [*scratch.glob("clas-*")] == []
+    assert page.returncode in (0, 130)  # at rest, or on its way there
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_work_behind_the_page_ends_with_it():
+    """A thread that the interpreter's end tears out of a forward aborts the process."""
+    code = """
+import threading, torch
+from clas_core.ui.behind.gate import Gate
+from clas_core.ui.behind.threads import run_behind
+layer, gate, begun = torch.nn.Linear(2000, 2000), Gate(), threading.Event()
+def work():
+    while True:
+        layer(torch.ones(500, 2000, requires_grad=True))
+        begun.set()
+        gate.give_way()
+run_behind("work", work)
+begun.wait()
+"""
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.slow

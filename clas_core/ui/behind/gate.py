@@ -6,6 +6,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from .threads import check_ending
+
 
 class Gate:
     """One for all models of a machine, as they share its processor."""
@@ -32,6 +34,10 @@ class Gate:
                 self._condition.notify_all()
 
     def give_way(self, longest: float = 5.0) -> None:
-        """Wait until no answer is under way, at most `longest` seconds: all work gets its turn."""
+        """Wait until no answer is under way, at most `longest` seconds: all work gets its turn.
+
+        Raises Ending when the interpreter ends.
+        """
+        check_ending()
         with self._condition:
             self._condition.wait_for(lambda: not self._answers, timeout=longest)

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from concurrent.futures import Future
 from contextvars import copy_context
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -26,7 +27,7 @@ from .choice import Choice
 from .kept import nbytes_of
 from .mapper import affordable
 from .studio import Studio
-from .threads import come_later
+from .threads import run_behind
 from .works import measuring
 
 
@@ -122,10 +123,8 @@ class Shelf:
             job = self._jobs.get(choice.key)
             if job is None:
                 job = self._jobs[choice.key] = Job(choice)
-                run = copy_context().run  # whose call it is: a GPU's seconds are a visitor's
-                threading.Thread(
-                    target=run, args=(self._run, job), name="open", daemon=True
-                ).start()
+                # Whose call it is: a GPU's seconds are a visitor's.
+                run_behind("open", partial(self._run, job), copy_context())
             job.visitors += 1
             return job
 
@@ -138,7 +137,6 @@ class Shelf:
                 self._forget(job)
 
     def _run(self, job: Job) -> None:
-        come_later()
         try:
             studio = self._made(job)
         except ClasError as error:

@@ -56,7 +56,7 @@ from .outcome import Outcome, read_outcome, told
 from .parting import find_parting
 from .profile import Profile
 from .stored import Stored
-from .threads import come_later, quickest_threads
+from .threads import quickest_threads, run_behind
 from .unknown import notice_of
 from .views import View, asked_pane, control_of, steer_view
 from .works import peaking
@@ -180,17 +180,10 @@ class Studio:
         first = self.stored.prompts.get(code) if self.stored else None
         return sorted(ready, key=lambda text: text != first)
 
-    def warm_up(self) -> threading.Thread:
+    def warm_up(self) -> None:
         """Get the map ready behind the page: UMAP takes seconds to import and compile."""
         self.mapper.ready.clear()
-
-        def warm() -> None:
-            come_later()
-            self.mapper.warm()
-
-        thread = threading.Thread(target=warm, name="warm-up", daemon=True)
-        thread.start()
-        return thread
+        run_behind("warm-up", self.mapper.warm)
 
     def find_marks(self) -> threading.Thread:
         """Find behind the page at which strengths each goal's method says something, a goal after
@@ -207,9 +200,7 @@ class Studio:
                 except ClasError as error:
                     logging.getLogger(__name__).warning("No marks for %s: %s", goal, error)
 
-        thread = threading.Thread(target=find, name="marks", daemon=True)
-        thread.start()
-        return thread
+        return run_behind("marks", find)
 
     def marks_for(self, recipe: Recipe) -> Marks | None:
         """Which strengths say something under these settings; None where that isn't known."""

@@ -31,7 +31,7 @@ from .disk import make_room, mark_used
 from .outcome import Outcome
 from .studio import Studio, steering_only
 from .texts import MEASUREMENTS, kept_folders
-from .threads import come_later
+from .threads import run_behind
 from .works import judging, shifting
 
 S = TypeVar("S", bound=Split)
@@ -89,8 +89,8 @@ class Trial:
 
     def start(self) -> None:
         """Begin; `finished` is set in the end, whatever came of it."""
-        run = copy_context().run  # whose call it is: a GPU's seconds are a visitor's
-        threading.Thread(target=run, args=(self._work,), name="measure", daemon=True).start()
+        # Whose call it is: a GPU's seconds are a visitor's.
+        run_behind("measure", self._work, copy_context())
 
     def cancel(self) -> None:
         """End soon, with what is measured kept on disk; no harm to one that is done."""
@@ -105,7 +105,6 @@ class Trial:
         return passed / self.done * (self.total - self.done)
 
     def _work(self) -> None:
-        come_later()
         try:
             while not _ONE.acquire(timeout=0.3):
                 self._check()
