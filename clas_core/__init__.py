@@ -50,6 +50,7 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from .steering.methods import CLAS as CLAS
     from .steering.methods import LAPE as LAPE
     from .steering.methods import METHODS as METHODS
+    from .steering.methods import Composition as Composition
     from .steering.methods import DiffMean as DiffMean
     from .steering.methods import IntMu as IntMu
     from .steering.methods import Kojima as Kojima
@@ -101,8 +102,8 @@ _HOMES = {
     "text.languages": "LANGUAGES Language canonical_code get_language",
     "running.layout": "Layout",
     "model.loading": "load",
-    "steering.methods": "CLAS LAPE METHODS DiffMean IntMu Kojima LanguageArithmetic RandomControl "
-    "Silence ThereAndBack UnitDiffMean bridge_layers",
+    "steering.methods": "CLAS LAPE METHODS Composition DiffMean IntMu Kojima LanguageArithmetic "
+    "RandomControl Silence ThereAndBack UnitDiffMean bridge_layers",
     "model.architecture": "LanguageModel UnsupportedModel",
     "atlas.selection": "Selection lape_select select",
     "steering.plan": "LayerPlan SteeringPlan steered",

@@ -147,6 +147,8 @@ class Marks:
     def is_of(self, recipe: Recipe) -> bool:
         """Whether they hold for `recipe`, at whatever strength and for whatever target."""
         mine = self.recipe()
+        if recipe.first:
+            return False
         names = ["where"]
         if recipe.method in _SELECTING:
             names += ["tau", "tau_mode", "shared_from"]

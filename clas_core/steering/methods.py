@@ -306,6 +306,23 @@ class ThereAndBack(Method):
 
 
 @dataclass(frozen=True)
+class Composition:
+    """Two methods, `then` acting on what `first` made: `then.plan(...) @ first.plan(...)`.
+
+    `toward` is the language that the first one steers for; None for the target of both.
+    """
+
+    first: Method | Composition
+    then: Method
+    toward: str | None = None
+
+    def plan(self, atlas: Atlas, sel: Any, target: str) -> SteeringPlan:
+        """Both plans as one, from one selection. Raises ClasError as `Method.plan` does."""
+        before = self.first.plan(atlas, sel, self.toward or target)
+        return self.then.plan(atlas, sel, target) @ before
+
+
+@dataclass(frozen=True)
 class RandomControl:
     """The plan of another method with its numbers dealt to random neurons: the fair comparison.
 
@@ -315,7 +332,7 @@ class RandomControl:
     permutation depends on `seed` and the layer alone, so moving a strength keeps it.
     """
 
-    of: Method = field(default_factory=CLAS)
+    of: Method | Composition = field(default_factory=CLAS)
     seed: int = 0
 
     def plan(self, atlas: Atlas, sel: Selection, target: str) -> SteeringPlan:

@@ -21,7 +21,7 @@ from ..paths import ASSETS
 from ..text.corpus import BUNDLED
 from ..text.languages import canonical_code, is_code
 from ..text.raw import parse_json, read_text
-from .methods import METHODS
+from .methods import METHODS, Composition
 from .plan import SteeringPlan
 from .where import ALL, check_where
 
@@ -50,7 +50,13 @@ _CHOICES = {
 _RANGES = ("layers", "early")
 _OPTIONAL = ("revision", "source", "shared_from", "k", *_RANGES)
 # Not in the hash at their defaults: older recipes keep theirs.
-_LATER = ("chat", "system", "k", "ranking", "early", "where")
+_LATER = ("chat", "system", "k", "ranking", "early", "where", "first")
+# What `first` may say: all that makes a method's plan from a selection.
+_STEERING = (
+    "method", "alpha", "beta", "gamma", "lam", "source", "specific", "k", "ranking", "early",
+    "layers", "target", "first",
+)  # fmt: skip
+MOST_FIRST = 3  # steerings that act before a recipe's own
 _ADDED = ("fbclid", "gclid", "msclkid", "view", "deep_link")  # by those who pass a link on
 
 
@@ -64,6 +70,10 @@ class Recipe:
     `ranking` choose the units of Kojima et al., `where` is the part of a text that is steered (see
     `steering.where`). A method reads only the fields it has. `corpus` is a bundled name or a path.
     `chat` and `system` are as in `prompts.render`.
+
+    `first` is a steering that acts before this one, in the form that `as_first` gives it, and may
+    have one before itself; without a target it is for this one's. Thresholds and the part of the
+    text are one for all of them.
     """
 
     model: str = "village"
@@ -84,6 +94,7 @@ class Recipe:
     ranking: str = "both"
     early: tuple[int, int] | None = None
     where: str = ALL
+    first: str = ""
     layers: tuple[int, int] | None = None
     target: str = "sw"
     prompt: str = ""
@@ -124,8 +135,37 @@ class Recipe:
 
     @property
     def steering(self) -> Any:
-        """The method with its settings, as in `clas_core.CLAS(alpha=0.5, ...)`."""
-        return self._method(self.method)
+        """The method with its settings, as in `clas_core.CLAS(alpha=0.5, ...)`; a `Composition`
+        where another acts before it."""
+        method = self._method(self.method)
+        if self.earlier is None:
+            return method
+        toward = dict(parse_qsl(self.first)).get("target")
+        return Composition(self.earlier.steering, method, toward)
+
+    @property
+    def earlier(self) -> Recipe | None:
+        """This recipe with the steering that acts before its own, in its place."""
+        if not self.first:
+            return None
+        plain = {field.name: field.default for field in dataclasses.fields(Recipe)}
+        own = {name: plain[name] for name in _STEERING} | {"target": self.target}
+        return dataclasses.replace(self, **{**own, **_read_first(self.first)})
+
+    @property
+    def chain(self) -> tuple[Recipe, ...]:
+        """All steerings in the order in which they act, this recipe's own the last."""
+        return (*(self.earlier.chain if self.earlier else ()), self)
+
+    def as_first(self, target: bool = True) -> str:
+        """This steering as `first` of another recipe; `target`: for its own, whatever the other's.
+
+        What it says is in one spelling: equal steerings give equal texts.
+        """
+        default = {field.name: field.default for field in dataclasses.fields(Recipe)}
+        said = {name: getattr(self, name) for name in _STEERING if name != "target"}
+        said = {k: v for k, v in said.items() if k == "method" or v != default[k]}
+        return _query(said | ({"target": self.target} if target else {}))
 
     def build(self, atlas: Atlas, lm: LanguageModel | None = None) -> SteeringPlan:
         """The plan of this recipe on `atlas`, which with `lm` must be of that model.
@@ -158,9 +198,7 @@ class Recipe:
 
     def to_query(self) -> str:
         """The query of a URL, without the question mark."""
-        values = {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
-        values |= {name: "{}-{}".format(*values[name]) for name in _RANGES if name in values}
-        return urlencode(values)
+        return _query(dataclasses.asdict(self))
 
     @classmethod
     def from_query(cls, query: str) -> Recipe:
@@ -269,11 +307,50 @@ def _checked(name: str, value: Any) -> Any:
         raise ClasError(f"{name} holds half a character, which is no text: write it again.")
     if name == "where":
         return check_where(value)
+    if name == "first":
+        return _checked_first(value)
     if name in _CHOICES and value not in _CHOICES[name]:
         raise ClasError(f"{name} must be one of {', '.join(_CHOICES[name])}, not {value!r}.")
     if name in ("target", "source") and is_code(value):
         return canonical_code(value)  # as corpora name it: sw for swh_Latn
     return value
+
+
+def _checked_first(text: str) -> str:
+    """The same steering in the spelling of `as_first`. Raises ClasError for what is none."""
+    chain: list[dict[str, Any]] = []
+    while text:
+        if len(chain) == MOST_FIRST:
+            raise ClasError(f"At most {MOST_FIRST} steerings may act before a recipe's own.")
+        chain.append(_read_first(text))
+        text = chain[-1].pop("first", "")
+    for values in reversed(chain):
+        text = Recipe(**values, first=text).as_first("target" in values)
+    return text
+
+
+def _read_first(text: str) -> dict[str, Any]:
+    """The fields that `first` says. Raises ClasError if it can't be read, or says others."""
+    try:
+        pairs = dict(parse_qsl(text, keep_blank_values=True, strict_parsing=True, errors="strict"))
+    except ValueError as error:
+        raise ClasError(
+            "first must be a steering such as method=DiffMean&alpha=0.75&target=de, not "
+            f"{text[:40]!r}."
+        ) from error
+    if unknown := [name for name in pairs if name not in _STEERING]:
+        raise ClasError(f"first can't say {', '.join(unknown)}; it may say {', '.join(_STEERING)}.")
+    return {name: _parsed(name, value) for name, value in pairs.items()}
+
+
+def _query(values: Mapping[str, Any]) -> str:
+    """As the query of a URL, without what is None."""
+    texts = {
+        name: "{}-{}".format(*value) if name in _RANGES else value
+        for name, value in values.items()
+        if value is not None
+    }
+    return urlencode(texts)
 
 
 def _range(name: str, value: Any) -> tuple[int, int]:

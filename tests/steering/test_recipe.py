@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 
 import pytest
+import torch
 from chats import CHATML, chat_lm
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,8 +32,25 @@ RECIPE = Recipe(
 
 TEXT = st.text(st.characters(codec="utf-8"))
 FLOAT = st.floats(-10, 10)
+steerings = st.builds(
+    Recipe,
+    method=st.sampled_from(list(METHODS)),
+    alpha=FLOAT,
+    source=st.none() | TEXT,
+    layers=st.none() | st.tuples(st.integers(0, 9), st.integers(10, 99)),
+    k=st.none() | st.integers(1, 10_000),
+    target=TEXT,
+)
+firsts = st.just("") | st.recursive(
+    st.builds(lambda one, target: one.as_first(target), steerings, st.booleans()),
+    lambda inner: st.builds(
+        lambda one, first: dataclasses.replace(one, first=first).as_first(), steerings, inner
+    ),
+    max_leaves=2,
+)
 recipes = st.builds(
     Recipe,
+    first=firsts,
     model=TEXT,
     revision=st.none() | TEXT,
     dtype=st.sampled_from(["auto", "float32", "bfloat16", "float16"]),
@@ -102,6 +121,7 @@ def test_hash_tells_every_field():
         "chat": "off",
         **dict.fromkeys(("model", "revision", "corpus", "source", "target", "prompt"), "x"),
         "system": "x",
+        "first": "method=DiffMean",
     }
     assert set(other) == set(json.loads(Recipe().to_json()))
     hashes = {Recipe(**{name: value}).hash for name, value in other.items()}
@@ -112,7 +132,7 @@ def test_hash_tells_every_field():
 def test_recipes_from_before_keep_their_hash_and_still_open():
     """Some fields came later: a recipe that asks for nothing of them is what it was."""
     values = json.loads(Recipe().to_json())
-    for name in ("chat", "system", "k", "ranking", "early", "where"):
+    for name in ("chat", "system", "k", "ranking", "early", "where", "first"):
         del values[name]
     content = json.dumps(values, sort_keys=True).encode()
     assert Recipe().hash == hashlib.sha256(content).hexdigest()[:12] == "962304a8becf"
@@ -272,3 +292,60 @@ def test_public_names_are_there():
 def test_languages_are_named_as_corpora_name_them() -> None:
     assert Recipe(target="swh_Latn") == Recipe(target="sw")
     assert Recipe(source="deu").source == "de"
+
+
+def test_a_steering_that_acts_first_is_one_plan_with_the_recipes_own(tiny_lm, tiny_corpus):
+    """Against one context inside the other."""
+    first = Recipe(method="DiffMean", alpha=0.75, layers=(0, 2), source="es", target="sw")
+    then = Recipe(method="CLAS", alpha=1.0, gamma=0.0, layers=(1, 3), target="en")
+    both = dataclasses.replace(then, first=first.as_first())
+    assert both.earlier.steering == first.steering
+    assert both.steering == clas_core.Composition(first.steering, then.steering, "sw")
+    lm, atlas = tiny_lm, Atlas.measure(tiny_lm, tiny_corpus)
+    inputs = lm.encode(["who sleeps"]).inputs
+    with torch.inference_mode():
+        with clas_core.steered(lm, both.build(atlas)):
+            together = lm.model(**inputs).logits
+        with (
+            clas_core.steered(lm, first.build(atlas)),
+            clas_core.steered(lm, then.build(atlas)),
+        ):
+            nested = lm.model(**inputs).logits
+        plain = lm.model(**inputs).logits
+    torch.testing.assert_close(together, nested)
+    assert (together - plain).abs().max() > 1e-3
+
+
+def test_a_steering_that_acts_first_follows_the_target_unless_it_has_one():
+    first = Recipe(method="Kojima", target="de")
+    assert Recipe(first=first.as_first(), target="sw").earlier.target == "de"
+    assert Recipe(first=first.as_first(target=False), target="sw").earlier.target == "sw"
+    assert Recipe(first="method=Kojima&alpha=0.5") == Recipe(first="alpha=0.5&method=Kojima")
+
+
+def test_three_act_one_after_another_and_no_more():
+    chain = Recipe(method="LAPE")
+    for method in ("DiffMean", "Kojima", "CLAS"):
+        chain = Recipe(method=method, first=chain.as_first())
+    assert chain.earlier.earlier.earlier.method == "LAPE"
+    assert chain.earlier.earlier.earlier.earlier is None
+    with pytest.raises(ClasError, match="At most 3 steerings"):
+        Recipe(first=chain.as_first())
+
+
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [
+        ("DiffMean", "first must be a steering such as"),
+        ("method=No", "method must be one of"),
+        ("method=CLAS&alpha=x", "alpha in this link can't be read"),
+        ("method=CLAS&tau=0.5", "first can't say tau"),
+        ("method=CLAS&alpha=99", "alpha must be a number"),
+        ("first=" * 300 + "method%3DCLAS", "At most 3"),
+        ("%ff=1", "first must be a steering"),
+        (3, "first must be text"),
+    ],
+)
+def test_what_cannot_act_first_is_said(first, said):
+    with pytest.raises(ClasError, match=said):
+        Recipe(first=first)

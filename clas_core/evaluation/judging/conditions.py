@@ -86,7 +86,8 @@ def standard_conditions(recipes: Sequence[Recipe], controls: int = 3) -> tuple[C
 def with_baselines(recipe: Recipe) -> tuple[Recipe, ...]:
     """`recipe` and the published methods at their own strength, with its thresholds and layers.
 
-    Where a method says in which layers it acts, it acts there. DiffMean shifts from English.
+    Where a method says in which layers it acts, it acts there. DiffMean shifts from English. None
+    of them acts after another one.
     """
     others = (
         dataclasses.replace(
@@ -95,6 +96,7 @@ def with_baselines(recipe: Recipe) -> tuple[Recipe, ...]:
             alpha=METHODS[name]().alpha,
             layers=None if name in OWN_LAYERS else recipe.layers,
             source="en" if name in ("LAPE", "DiffMean") else None,
+            first="",
         )
         for name in BASELINES
         if name != recipe.method

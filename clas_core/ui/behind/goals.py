@@ -14,7 +14,7 @@ from .stored import Marks
 from .studio import Studio
 
 Settings = dict[str, Any]
-EVERYWHERE: Settings = {"where": ALL, "from_token": 1}
+ALONE: Settings = {"where": ALL, "from_token": 1, "first": ""}
 DEEP = 0.7  # of the layers of a model that isn't the village: where a shift turns a text around
 
 
@@ -35,7 +35,7 @@ def _forget(studio: Studio, code: str) -> Settings:
     start, end = bridge_layers(studio.num_layers)
     values: Settings = {
         "method": "CLAS", "beta": 1.0, "gamma": 0.0, "specific": "any", "first_layer": start + 1,
-        "last_layer": end, "strength": 1.0, "language": AUTO, **EVERYWHERE,
+        "last_layer": end, "strength": 1.0, "language": AUTO, **ALONE,
     }  # fmt: skip
     if studio.stored is None:
         return values
@@ -58,7 +58,7 @@ def _write(studio: Studio, code: str) -> Settings:
     first, last = (1, max(1, layers // 2)) if studio.stored else (1 + int(DEEP * layers),) * 2
     values: Settings = {
         "method": "DiffMean", "strength": 1.0, "language": target, "first_layer": first,
-        "last_layer": min(last, layers), "source": source, **EVERYWHERE,
+        "last_layer": min(last, layers), "source": source, **ALONE,
     }  # fmt: skip
     known = studio.marks.get("write")
     if known is not None and known.opening is not None:
@@ -74,7 +74,7 @@ def _silence(studio: Studio, code: str) -> Settings:
     values: Settings = {
         "method": "Silence", "strength": 2.0, "language": AUTO, "first_layer": 1,
         "last_layer": studio.num_layers, "units": default_units("Silence", studio.units),
-        **EVERYWHERE,
+        **ALONE,
     }  # fmt: skip
     if studio.stored is None:
         return values

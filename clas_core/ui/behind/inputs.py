@@ -51,7 +51,7 @@ AUTO = "auto"
 # What makes a steering beside its strength and its language.
 STEERED_BY = (
     "method", "beta", "gamma", "tau", "shared_from", "specific", "source", "units", "ranking",
-    "where", "from_token", "first_layer", "last_layer",
+    "where", "from_token", "first_layer", "last_layer", "first",
 )  # fmt: skip
 FROM_NOTHING = ("DiffMean", "Kojima", "UnitDiffMean")  # that give a text a language by themselves
 FIELD = {"units": "k"}  # a control's field of the methods, where it has another name
@@ -196,6 +196,7 @@ def make_recipe(
         k=_units(method, counted, units),
         ranking=ranking if is_read("ranking", method) else Recipe().ranking,
         where=f"answer:{begin}" if where == "answer" else where,
+        first=_first(values["first"]),
         layers=(first - 1, last),
         target=target,
         prompt=_one_break(prompt) if isinstance(prompt, str) else "",
@@ -218,6 +219,15 @@ def _source(method: str, wanted: Any, codes: tuple[str, ...]) -> str | None:
         return anchor(codes) if method in AWAY and "en" not in codes else None
     known = dict.fromkeys(codes)
     return choice("The language to steer away from", wanted, known | {OTHERS: None})
+
+
+def _first(value: Any) -> str:
+    """What acts first, which must be of the page's methods."""
+    recipe = Recipe(first=value)
+    for one in recipe.chain:
+        choice("The method", one.method, METHODS)
+        number("The strength of what acts first", one.alpha, ALPHA)
+    return recipe.first
 
 
 def default_units(method: object, units: int) -> int:
@@ -251,6 +261,7 @@ def _shown(recipe: Recipe, num_layers: int, languages: int, units: int) -> dict[
         "from_token": int(begin or 1),
         "first_layer": start + 1,
         "last_layer": end,
+        "first": recipe.first,
     }
 
 

@@ -52,14 +52,26 @@ def keys_of(studio: Studio, recipe: Recipe, control: bool = False, layer: Any = 
 
 def words_of(studio: Studio, recipe: Recipe) -> str:
     """The steering in a few words, as in "CLAS, strength 0.5, layers 7 to 8"."""
-    first, end = recipe.layers or bridge_layers(studio.num_layers)
-    where = f"layer {end}" if end - first == 1 else f"layers {first + 1} to {end}"
-    alpha = f"{recipe.alpha:g}".replace("-", "−")
-    said = f"{inputs.METHODS[recipe.method][0]}, strength {alpha}, {where}"
+    *before, own = (_words_of_one(studio, one) for one in recipe.chain)
+    said = "".join(f"{words}, then " for words in before) + own
     if recipe.where == ALL:
         return said
     part, _, begin = recipe.where.partition(":")
     return f"{said}, in {inputs.WHERE[part]}{f' from token {begin} on' if begin else ''}"
+
+
+def words_of_first(studio: Studio, recipe: Recipe) -> str:
+    """What acts before the recipe's own steering, in a sentence; empty if nothing does."""
+    *before, _ = (_words_of_one(studio, one, language=True) for one in recipe.chain)
+    return f"First {', then '.join(before)}." if before else ""
+
+
+def _words_of_one(studio: Studio, recipe: Recipe, language: bool = False) -> str:
+    first, end = recipe.layers or bridge_layers(studio.num_layers)
+    where = f"layer {end}" if end - first == 1 else f"layers {first + 1} to {end}"
+    alpha = f"{recipe.alpha:g}".replace("-", "−")
+    said = f"{inputs.METHODS[recipe.method][0]}, strength {alpha}, {where}"
+    return f"{said}, for {get_language(recipe.target).name}" if language else said
 
 
 def asked_in_words(studio: Studio, recipe: Recipe) -> str:

@@ -368,7 +368,7 @@ class Studio:
         recipe = dataclasses.replace(recipe, seed=seed)
         method = control_of(recipe) if control else recipe.steering
         selection: Any = self.selection(recipe)
-        if self.neurons is not None and recipe.method != "CLAS":
+        if self.neurons is not None and any(one.method != "CLAS" for one in recipe.chain):
             selection = _Owned(self.neurons, selection.category)
         return method.plan(self.atlas, selection, recipe.target).at(recipe.where)
 
@@ -404,7 +404,7 @@ class Studio:
         if recipe.method != "CLAS":
             name, what = inputs.METHODS[recipe.method]
             said = what.format(source=self._away_from(recipe))
-            touched = self.plan(dataclasses.replace(recipe, alpha=1.0)).touched
+            touched = self.plan(dataclasses.replace(recipe, alpha=1.0, first="")).touched
             known = self.marks_for(recipe)
             marked = "" if known is None else f" {known.sentence}"
             return f"{name}: in {where}, {said}: {touched}.{marked}"
@@ -530,7 +530,7 @@ class _Owned:
 
 def _source(recipe: Recipe) -> str | None:
     """The language that the recipe's method steers away from; None where it has none."""
-    return getattr(recipe.steering, "source", None)
+    return getattr(dataclasses.replace(recipe, first="").steering, "source", None)
 
 
 def steering_only(recipe: Recipe, target: str) -> Recipe:
@@ -539,7 +539,7 @@ def steering_only(recipe: Recipe, target: str) -> Recipe:
     `target` stands in where the recipe's own plays no part.
     """
     plain = Recipe()
-    if recipe.method != "CLAS" or recipe.specific != "any":
+    if any(one.method != "CLAS" or one.specific != "any" for one in recipe.chain):
         target = recipe.target
     unread = ("prompt", "chat", "system", "temperature", "max_new_tokens")
     kept = {name: getattr(plain, name) for name in unread}

@@ -103,9 +103,10 @@ def _note(row: int, recipe: Recipe) -> str:
     if row == 0:
         return "the model as it is"
     if row == 2:
-        what = "coordinates" if recipe.method in SHIFTS else "neurons"
-        return f"same numbers, random {what}"
-    return f"{METHODS[recipe.method][0]}, strength {recipe.alpha:g}".replace("-", "−")
+        kinds = {"coordinates" if one.method in SHIFTS else "neurons" for one in recipe.chain}
+        return f"same numbers, random {' and '.join(sorted(kinds))}"
+    said = (f"{METHODS[one.method][0]}, strength {one.alpha:g}" for one in recipe.chain)
+    return ", then ".join(said).replace("-", "−")
 
 
 def _language(effects: Sequence[Effects], row: int) -> str | None:

@@ -30,6 +30,15 @@ BY_METHOD = ("beta", "gamma", "specific", "source", "units", "ranking")  # that 
 
 
 @dataclass
+class Composing:
+    """What lets another steering act after the one that is set. `first` holds what acts first."""
+
+    first: gr.Textbox
+    add: gr.Button
+    remove: gr.Button
+
+
+@dataclass
 class Controls:
     """The components by name, and what shows their state. `key` holds the visitor's model."""
 
@@ -40,6 +49,7 @@ class Controls:
     switch: gr.Radio
     lab: gr.Column
     reset: gr.Button
+    composing: Composing
 
     @property
     def all(self) -> list[Any]:
@@ -76,7 +86,7 @@ class Controls:
         with a mixture of old and new values. Text boxes, which miss a paste otherwise, are heard
         at every change; the page sets them after all else.
         """
-        components = [self.by_name[name] for name in names]
+        components = [self.by_name[name] for name in names if name != "first"]  # by a button alone
         return [c.change if isinstance(c, gr.Textbox) else c.input for c in components]
 
 
@@ -114,6 +124,7 @@ def build_controls(studio: Studio, key: gr.State, prompt: str) -> Controls:
     )
     with gr.Column(visible=False, elem_id="lab") as lab:
         _steering(studio, start, made)
+        composing = _composing(start, made)
         _sampling(studio, start, made)
         reset = gr.Button("Back to the defaults", size="sm", elem_id="reset")
     for name in BY_METHOD:
@@ -132,7 +143,7 @@ def build_controls(studio: Studio, key: gr.State, prompt: str) -> Controls:
         show_progress="hidden",
         queue=False,
     )
-    return Controls(key, made, detected, summary, switch, lab, reset)
+    return Controls(key, made, detected, summary, switch, lab, reset, composing)
 
 
 def _shared_range(studio: Studio) -> dict[str, Any]:
@@ -204,6 +215,18 @@ def _steering(studio: Studio, start: dict[str, Any], made: dict[str, Any]) -> No
                 start[name], label=label, precision=0, min_width=100,
                 elem_id=name.replace("_", "-"),
             )  # fmt: skip
+
+
+def _composing(start: dict[str, Any], made: dict[str, Any]) -> Composing:
+    first = made["first"] = gr.Textbox(start["first"], visible="hidden", elem_id="first")
+    with gr.Row():
+        add = gr.Button("Let another act after this", size="sm", elem_id="compose")
+        remove = gr.Button("Take the last back", size="sm", visible=False, elem_id="decompose")
+    first.change(
+        lambda text: gr.update(visible=bool(text)), first, remove,
+        show_progress="hidden", queue=False,
+    )  # fmt: skip
+    return Composing(first, add, remove)
 
 
 def _sampling(studio: Studio, start: dict[str, Any], made: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import gradio as gr
 from ...errors import ClasError
 from ..behind.goals import GOALS, goal_of
 from ..behind.shelf import Shelf
-from ..behind.standing import UNKNOWN, keys_of
+from ..behind.standing import UNKNOWN, keys_of, words_of_first
 from ..behind.studio import Studio
 from ..parts.components import now_panel, now_value
 from ..parts.controls import NAMES, Controls, named
@@ -86,7 +86,9 @@ class Now:
     def sentences(self, studio: Studio, settings: dict[str, Any]) -> tuple[str, str]:
         """What these settings reach, and where the language comes from, as markup."""
         told = studio.language(settings["language"], settings["prompt"])[1]
-        return line(studio.summary(studio.recipe(settings))), line(told)
+        recipe = studio.recipe(settings)
+        reach = f"{words_of_first(studio, recipe)} {studio.summary(recipe)}".strip()
+        return line(reach), line(told)
 
     def goal(self, settings: dict[str, Any]) -> dict[Any, Any]:
         """Which goal these settings are for, and what the language is for it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from html import escape
 from typing import Any
 
@@ -13,6 +14,7 @@ from ...errors import ClasError
 from ...steering.recipe import Recipe
 from ...text.languages import get_language
 from ..behind import inputs
+from ..behind.composing import composed, decomposed
 from ..behind.first import opening_language, stored_cells, sweep_to
 from ..behind.goals import GOALS
 from ..behind.inputs import AUTO
@@ -301,8 +303,24 @@ def build(studio: Studio) -> gr.Blocks:
                 tabs: gr.update(selected=goal.tab),
             }
 
+        def changing(how: Callable[[Studio, Settings], Settings]) -> dict[str, Any]:
+            """The event that sets the controls to what `how` makes of them."""
+
+            def changed(text: Any, key: Any, *values: Any) -> list[Any]:
+                try:
+                    made = how(shelf.get(key), {**named(values), "prompt": text})
+                    return [made[name] for name in NAMES]
+                except ClasError as error:
+                    warn(error)
+                    return [gr.skip()] * len(NAMES)
+
+            asked = [steer.prompt, key, *controls.all]
+            return {"fn": changed, "inputs": asked, "outputs": controls.all, **QUIET}
+
         by_name = controls.by_name
         for done in (
+            controls.composing.add.click(**changing(composed)),
+            controls.composing.remove.click(**changing(decomposed)),
             steer.goals.input(
                 pursue,
                 [steer.goals, steer.prompt, key, *controls.all],
