@@ -108,7 +108,8 @@ def _steer(arguments: argparse.Namespace) -> None:
             print(f"{side:>9}: {text}")
         print(effects.sentence)
         part = "" if plan.where == ALL else f", at {plan.where} alone"
-        print(f"{recipe.method} changes {plan.touched}{part}.")
+        names = ", then ".join(one.method for one in recipe.chain)
+        print(f"{names} changes {plan.touched}{part}.")
 
 
 def _bake(arguments: argparse.Namespace) -> None:

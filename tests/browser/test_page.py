@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ from playwright.sync_api import Page, expect
 
 from clas_core.ui.behind import first
 from clas_core.ui.behind.views import KINDS
+from clas_core.ui.tabs import neurons
 
 pytestmark = pytest.mark.browser
 
@@ -172,6 +174,8 @@ def test_goals_are_one_click_and_a_link(open_page, url, goal, tab, words):
     page.goto(f"{url}#goal={other}")
     page.reload()
     expect(page.locator(f"#goals input[value={other}]")).to_be_checked()
+    opened = page.get_by_role("tab", name="Measure" if other == "help" else "Steer")
+    expect(opened).to_have_attribute("aria-selected", "true")  # which may come later
     page.get_by_role("tab", name="Steer").click()
     page.locator(f"#goals input[value={goal}]").check()
     expect(page).to_have_url(f"{url}#goal={goal}&tab={tab.lower()}")
@@ -277,6 +281,26 @@ def test_figures_are_drawn_after_a_move_before_they_are_shown(open_page):
     page.wait_for_timeout(1000)
     open_tab(page, "Map", "#map")
     open_tab(page, "Neurons", "#bars")
+
+
+def test_a_figure_that_comes_while_its_tab_is_left_is_there_on_return(open_page, monkeypatch):
+    left, shown = threading.Event(), neurons.views
+
+    def slow(*arguments):
+        left.wait(10)
+        return shown(*arguments)
+
+    monkeypatch.setattr(neurons, "views", slow)
+    page = open_page("")
+    page.get_by_role("tab", name="Neurons").click()
+    expect(page.locator("#bars")).to_be_visible()
+    page.wait_for_timeout(500)
+    page.get_by_role("tab", name="Steer").click()
+    expect(page.locator("#bars")).to_be_hidden()
+    left.set()
+    page.wait_for_timeout(1500)
+    page.get_by_role("tab", name="Neurons").click()
+    expect(page.locator("#bars .main-svg").first).to_be_visible()
 
 
 def test_a_click_draws_the_parallels(open_page):

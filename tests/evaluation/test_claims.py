@@ -180,7 +180,7 @@ def test_few_items_are_not_taken_for_no_effect():
     assert headline(comparison) == (
         f"too few items to tell (they could show {least:.2f} points at best)"
     )
-    assert f"({least:.2f} points would have shown)" in verdict(comparison)[0]
+    assert f"({least:.2f} points would have shown in half of them)" in verdict(comparison)[0]
 
 
 def test_many_items_say_no_effect():

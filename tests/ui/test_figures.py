@@ -128,17 +128,21 @@ def test_layers_are_drawn_with_what_steering_reaches():
 
 
 def test_a_gain_is_a_dot_among_those_of_random_neurons():
-    def mean(estimate, low, high):
-        return SimpleNamespace(gain=Interval(estimate, low, high))
+    def mean(estimate, low, high, identity=False):
+        return SimpleNamespace(gain=Interval(estimate, low, high), identity=identity)
 
     means = [
         {"metric": "accuracy", "steered": mean(0.01, -0.01, 0.03),
-         "controls": [mean(0.0, 0, 0), mean(-0.02, 0, 0)]},
-        {"metric": "accuracy", "steered": mean(0.02, math.nan, math.nan), "controls": []},
+         "controls": [mean(0.0, 0, 0), mean(-0.02, 0, 0)],
+         "others": {"LAPE": mean(0.0, 0, 0, True), "DiffMean": mean(0.1, 0, 0.2)}},
+        {"metric": "accuracy", "steered": mean(0.02, math.nan, math.nan), "controls": [],
+         "others": {}},
     ]  # fmt: skip
     figure = figures.means_figure(means, ["a task", "another"], "CLAS")
-    controls, steered = figure.data
+    controls, others, steered = figure.data
     assert list(controls.x) == [0.0, -2.0]
+    assert (list(others.x), list(others.text)) == ([10.0], ["DiffMean"])  # what does nothing isn't
+    assert [note.text for note in figure.layout.annotations] == ["a task", "another"]
     assert list(steered.x) == [1.0, 2.0]
     assert list(steered.error_x.array) == pytest.approx([2.0, 0.0])
     assert any(shape.x0 == shape.x1 == 0 for shape in figure.layout.shapes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isfinite
 
 from ...steering.methods import METHODS
@@ -101,6 +102,12 @@ def _least(cell: Difference) -> str:
     return number(scaled(cell.detectable, cell.metric), cell.metric) + points
 
 
+def shown_in_half(cells: Sequence[Difference]) -> Difference | None:
+    """Of one task's languages the one whose `detectable` is the median; None if none can tell."""
+    told = [d for d in cells if d.gain.is_known and isfinite(d.detectable) and not d.identity]
+    return sorted(told, key=lambda d: d.detectable)[len(told) // 2] if told else None
+
+
 def _overall(comparison: Comparison, condition: str, task: str, metric: str) -> Difference | None:
     """The mean over languages; the language itself if only one is steered for."""
     steered = comparison.steered(comparison.cells(condition, task, metric))
@@ -141,11 +148,10 @@ def _sure(cells: list[Difference]) -> str:
     if named:
         return " and ".join(named)
     cells = [d for d in cells if not d.identity]
-    told = [d for d in cells if d.gain.is_known and isfinite(d.detectable)]
-    if not told:
+    middle = shown_in_half(cells)
+    if middle is None:
         return f"{FEW_TEXTS} of any language alone"
-    least = min(told, key=lambda d: d.detectable)
-    note = f" ({_least(least)} would have shown)" if _is_blunt(least) else ""
+    note = f" ({_least(middle)} would have shown in half of them)" if _is_blunt(middle) else ""
     return f"no language changed more than chance would{note}"
 
 

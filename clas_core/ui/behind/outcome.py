@@ -20,6 +20,7 @@ from ...evaluation.telling.report import write_report
 from ...evaluation.telling.tables import from_json, idle_notes, to_csv, to_json, to_latex
 from ...evaluation.telling.verdict import headline, verdict
 from ...paths import replacing
+from ...steering.methods import METHODS
 from ...steering.recipe import Recipe
 
 
@@ -44,8 +45,9 @@ class Outcome:
     @property
     def means(self) -> list[dict[str, Any]]:
         """Of each task with a score of the first task's kind what people ask for first: the mean
-        gain over languages of the first condition (`steered`), of its random controls and of the
-        model merely `asked` in words (None if it wasn't)."""
+        gain over languages of the first condition (`steered`), of its random controls, of the
+        `others` that steer, by name, and of the model merely `asked` in words (None if it
+        wasn't)."""
         comparison = self.comparison
         first, *rest = comparison.conditions
         found = []
@@ -53,15 +55,16 @@ class Outcome:
             mean = comparison.get(first, task, metric, MEAN)
             if mean is None or is_share(metric) != is_share(self.measures[0][1]):
                 continue
-            controls = [name for name in rest if name.startswith(CONTROL)]
-            others = [comparison.get(name, task, metric, MEAN) for name in controls]
+            means = {name: comparison.get(name, task, metric, MEAN) for name in rest}
+            known = {name: one for name, one in means.items() if one is not None}
             found.append(
                 {
                     "task": task,
                     "metric": metric,
                     "steered": mean,
-                    "controls": [one for one in others if one is not None],
-                    "asked": comparison.get("asked", task, metric, MEAN),
+                    "controls": [one for name, one in known.items() if name.startswith(CONTROL)],
+                    "others": {name: one for name, one in known.items() if name in METHODS},
+                    "asked": known.get("asked"),
                 }
             )
         return found

@@ -291,7 +291,8 @@ def _parallels(after: Tensor, chosen: Sequence[int], labels: Sequence[str]) -> d
 
 def means_figure(means: Sequence[dict[str, Any]], labels: Sequence[str], name: str) -> go.Figure:
     """A row a task, named by `labels`: the mean gain of the method `name` as a dot with its
-    interval, among those of random neurons; zero is marked. `means`: as `Outcome.means`."""
+    interval, among those of random neurons and of other methods; zero is marked. `means`: as
+    `Outcome.means`."""
     figure = _blank()
     rows = [as_label(label) for label in labels]
     metric = means[0]["metric"]
@@ -303,6 +304,21 @@ def means_figure(means: Sequence[dict[str, Any]], labels: Sequence[str], name: s
         mode="markers",
         marker={"size": 11, "color": "#A7A7A7", "line": {"width": 1, "color": "#6f6f6a"}},
         hovertemplate="%{y}<br>%{x:+.2f}<extra>%{fullData.name}</extra>",
+    )
+    others = [
+        (row, other, one)
+        for row, mean in zip(rows, means)
+        for other, one in mean["others"].items()
+        if not one.identity
+    ]
+    figure.add_scatter(
+        x=[scaled(one.gain.estimate, metric) for _, _, one in others],
+        y=[row for row, _, _ in others],
+        text=[as_label(other) for _, other, _ in others],
+        name="other methods",
+        mode="markers",
+        marker={"size": 10, "symbol": "diamond-open", "color": "#0072B2", "line": {"width": 2}},
+        hovertemplate="%{y}<br>%{x:+.2f}<extra>%{text}</extra>",
     )
     steered = [mean["steered"].gain for mean in means]
     known = [gain if gain.is_known else Interval(gain.estimate, *(gain.estimate,) * 2)
@@ -331,7 +347,11 @@ def means_figure(means: Sequence[dict[str, Any]], labels: Sequence[str], name: s
     )  # fmt: skip
     figure.update_xaxes(title=as_label(f"mean gain, in {unit}; 0 is the model left alone"),
                         zeroline=False, automargin=True)  # fmt: skip
-    figure.update_yaxes(automargin=True, autorange="reversed", showgrid=False)
+    figure.update_yaxes(showticklabels=False, autorange="reversed", showgrid=False)
+    for row in rows:  # above its line, which leaves a phone the whole width
+        figure.add_annotation(
+            x=0, xref="paper", xanchor="left", y=row, yshift=16, text=row, showarrow=False
+        )
     return figure
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from math import isfinite, isnan
+from math import isnan
 
 from ...evaluation.judging.comparison import Comparison, Difference
 from ...evaluation.judging.conditions import CONTROL
@@ -15,7 +15,7 @@ from ...evaluation.judging.statistics import Interval
 from ...evaluation.tasks import KINDS
 from ...evaluation.telling.numbers import is_share, name_of, number, scaled, signed
 from ...evaluation.telling.tables import cell_text, render, score_text
-from ...evaluation.telling.verdict import headline
+from ...evaluation.telling.verdict import headline, shown_in_half
 from ..behind.outcome import Outcome
 from .markup import title
 
@@ -111,13 +111,13 @@ def _table(comparison: Comparison, task: str, metric: str, whole: bool) -> str:
     first = comparison.cells(table.index[1], task, metric)
     unit = ", in points" if is_share(metric) else ""
     unit += ", less is better" if metric in LOWER_IS_BETTER else ""
-    least = sorted(d.detectable for d in comparison.steered(first) if isfinite(d.detectable))
+    middle = shown_in_half(comparison.steered(first))
     note = ""
-    if whole and least:
-        smallest = number(scaled(least[len(least) // 2], metric), metric)
+    if whole and middle is not None:
+        smallest = number(scaled(middle.detectable, metric), metric)
         note = (
             f'<p class="quiet">So many items show a gain of {smallest} or more with 80 % '
-            "certainty in half of the languages; smaller ones would go unseen.</p>"
+            "certainty in half of the languages alone; smaller ones would go unseen.</p>"
         )
     name = escape(f"{task}: {metric}")
     return (

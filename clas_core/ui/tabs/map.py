@@ -45,7 +45,8 @@ CHOOSE = "Click a mark, or choose one with arrow keys and Enter: its translation
 BLANK = '{"data": [], "layout": {"xaxis": {"visible": false}, "yaxis": {"visible": false}}}'
 READING = "The model is reading the sentences; a large one takes a while, once."
 BELOW = (
-    "Strength doesn't reach this layer: it moves what comes out of layer {first} and later ones."
+    "Strength doesn't reach this layer: it moves what comes out of layer {first} and later ones. "
+    "Click one in the shaded part above."
 )
 PAUSE = 1.7  # seconds that a layer stays while all of them are played
 WARMING = "The map is getting ready (some seconds, once): this is a first sketch of it."

@@ -80,6 +80,13 @@ async function glide(Plotly, value, from) {
 
 let wanted = 0;
 let busy = false;
+let late = false; // a value came while the figure was hidden
+const NARROW = 560; // below it, in pixels, numbers in tiles would lie on each other: hovers say them
+
+function fitting(data) {
+  if (plot.offsetWidth >= NARROW) return data;
+  return data.map((trace) => (trace.type === "heatmap" ? { ...trace, texttemplate: "" } : trace));
+}
 
 async function draw() {
   wanted += 1;
@@ -90,7 +97,8 @@ async function draw() {
     for (let done = -1; done !== wanted; ) {
       done = wanted;
       const value = props.value && JSON.parse(props.value);
-      if (!value?.data || !plot.offsetWidth) continue; // hidden: the observer draws it later
+      late = !plot.offsetWidth; // the observer draws it later
+      if (!value?.data || late) continue;
       plot.setAttribute("aria-label", value.description || "Figure");
       if (replay) replay.hidden = !value.start?.length;
       const first = !plot.data;
@@ -101,7 +109,7 @@ async function draw() {
         const from = same ? positions() : starts;
         await glide(Plotly, value, from);
       } else {
-        await Plotly.react(plot, value.data, themed(value.layout), CONFIG);
+        await Plotly.react(plot, fitting(value.data), themed(value.layout), CONFIG);
       }
       if (first)
         plot.on("plotly_click", (event) => {
@@ -203,9 +211,10 @@ replay?.addEventListener("click", async () => {
 
 let width = 0;
 new ResizeObserver(() => {
-  if (!plot.offsetWidth || plot.offsetWidth === width) return;
+  if (plot.offsetWidth === width) return;
   width = plot.offsetWidth;
-  if (plot.data) window.Plotly.Plots.resize(plot);
+  if (!width) return;
+  if (plot.data && !late) window.Plotly.Plots.resize(plot);
   else draw();
 }).observe(plot);
 let dark = document.body.classList.contains("dark");

@@ -63,7 +63,7 @@ function answerOf({ ask, answer, right, spoken }, dir, lang) {
   verdict.setAttribute("role", "img");
   verdict.setAttribute("aria-label", (right ? "right" : "wrong") + (spoken ? `, in ${nameOf(spoken)}` : ""));
   said.append(make("span", "", answer || "(no answer)"), " ", verdict);
-  box.append(question, said);
+  box.append(make("p", "pane-about", "Of another story, below:"), question, said);
   return box;
 }
 
