@@ -32,7 +32,7 @@ from ..ui.behind.studio import VILLAGE, Studio
 from ..ui.behind.surprise import with_surprise
 from ..ui.behind.words import Vocabulary, village_vocabulary
 from ..village.grammar import CODES, Grammar
-from ..village.tasks import Prompt, qa_items
+from ..village.tasks import Prompt, qa_items, recall_items
 from .scores import story_starts
 
 PATH = VILLAGE / "first_screen.json"
@@ -40,6 +40,7 @@ LEAST = 5  # words of an answer in which a language can be seen to melt
 STRENGTHS = tuple(np.arange(ALPHA[0], ALPHA[1] + STEP / 2, STEP).tolist())
 QUESTIONS, STORIES, CONTROLS = 40, 20, 3
 CANDIDATES = 12  # test questions, of which one is asked beside the story
+FACTS = 200  # test facts that every language tells, of which one is what steering helps with
 OPENING = "en"
 
 
@@ -76,9 +77,12 @@ def answers(
 
 
 def goal_settings(studio: Studio, code: str) -> list[dict[str, Any]]:
-    """What the goals but the opening one set where the prompt is the language's first example: to
-    silence it; of the anchor's, which is the one to be written on from, for every target."""
+    """What the goals but the opening one set where the prompt is in the language: to silence it;
+    to help it, where that can be shown; of the anchor's, which is the one to be written on from,
+    for every target."""
     found = [GOALS["silence"].settings(studio, code)]
+    if studio.stored and studio.stored.helped(code):
+        found.append(GOALS["help"].settings(studio, code))
     if code == anchor(studio.codes):
         others = [other for other in studio.codes if other != code]
         found += [GOALS["write"].settings(studio, other) for other in others]
@@ -88,9 +92,11 @@ def goal_settings(studio: Studio, code: str) -> list[dict[str, Any]]:
 def goal_view(
     studio: Studio, prompt: str, settings: Mapping[str, Any], question: Mapping[str, str] | None
 ) -> Data:
-    """The page's answers to `prompt` under these settings and else its defaults, run live."""
+    """The page's answers to `prompt`, or to the settings' own, under these settings and else its
+    defaults, run live; `question` is beside `prompt` alone."""
     start = {**studio.defaults(), "prompt": prompt}
     recipe = studio.recipe({**start, **settings, "length": LENGTH})
+    question = question if recipe.prompt == prompt else None
     halt = threading.Event()
     views = studio.steer(recipe, True, halt, question)
     *_, view = with_surprise(studio, recipe, True, views, halt)
@@ -189,6 +195,32 @@ def choose_prompt(
     return ready[scores.index(max(scores))]
 
 
+def helped(studio: Studio, code: str) -> Data | None:
+    """What CLAS helps with at the setting that was measured best: of the test facts that every
+    language tells, the first whose answer is wrong left alone and under a random control, and right
+    steered; `fixed` and `broken`: how many of them all it turns right and wrong, of `of`.
+
+    None where there is none such.
+    """
+    grammar = Grammar.load(code)
+    items = [item.render(grammar) for item in recall_items("test", FACTS, everywhere=True)]
+    assert studio.suggested is not None
+    plans = [None, *plans_at(studio, replace(studio.suggested, target=code))[:2]]
+    said = write_answers(studio.lm, [item.text for item in items], plans, max_new_tokens=ANSWER)
+    rows = [_hits(row, items, code) for row in said]
+    shown = [steered > max(alone, control) for alone, steered, control in zip(*rows)]
+    if not any(shown):
+        return None
+    chosen = items[shown.index(True)]
+    return {
+        "prompt": chosen.text,
+        "right": chosen.answer,
+        "fixed": sum(alone < steered for alone, steered, _ in zip(*rows)),
+        "broken": sum(alone > steered for alone, steered, _ in zip(*rows)),
+        "of": len(items),
+    }
+
+
 def write_first_screen(path: Path = PATH, codes: Sequence[str] = CODES) -> None:
     """Write the first screen of the embedded model, and the layouts of its map, under assets."""
     studio = Studio.open(read_profile("local"), with_stored=False)
@@ -211,7 +243,8 @@ def write_first_screen(path: Path = PATH, codes: Sequence[str] = CODES) -> None:
     for code in codes:
         upto = stored.marks(code).melts or STRENGTHS[-1]
         prompts[code] = choose_prompt(studio, recipe, code, vocabulary, upto)
-    _write(path, {**index, "prompts": prompts})
+    shown = {code: one for code in codes if (one := helped(studio, code)) is not None}
+    _write(path, {**index, "prompts": prompts, "helped": shown})
     studio.stored = stored = _opened(path)
     for code in tqdm(codes, desc="Answers", unit="language"):
         upto = stored.marks(code).melts or STRENGTHS[-1]

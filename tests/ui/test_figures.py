@@ -134,14 +134,16 @@ def test_a_gain_is_a_dot_among_those_of_random_neurons():
     means = [
         {"metric": "accuracy", "steered": mean(0.01, -0.01, 0.03),
          "controls": [mean(0.0, 0, 0), mean(-0.02, 0, 0)],
-         "others": {"LAPE": mean(0.0, 0, 0, True), "DiffMean": mean(0.1, 0, 0.2)}},
+         "others": {"LAPE": mean(0.0, 0, 0, True), "DiffMean": mean(0.1, 0, 0.2),
+                    "IntMu": mean(-0.01, 0, 0)}},
         {"metric": "accuracy", "steered": mean(0.02, math.nan, math.nan), "controls": [],
          "others": {}},
     ]  # fmt: skip
     figure = figures.means_figure(means, ["a task", "another"], "CLAS")
     controls, others, steered = figure.data
     assert list(controls.x) == [0.0, -2.0]
-    assert (list(others.x), list(others.text)) == ([10.0], ["DiffMean"])  # what does nothing isn't
+    assert (list(others.x), list(others.text)) == ([10.0, -1.0], ["DiffMean", ""])  # no LAPE
+    assert list(others.customdata) == ["DiffMean", "IntMu"]
     assert [note.text for note in figure.layout.annotations] == ["a task", "another"]
     assert list(steered.x) == [1.0, 2.0]
     assert list(steered.error_x.array) == pytest.approx([2.0, 0.0])

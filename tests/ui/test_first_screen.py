@@ -177,8 +177,8 @@ def test_stored_answers_are_what_a_live_run_gives(village: Studio) -> None:
 
 @BUILT
 def test_what_goals_open_with_is_what_a_live_run_gives(village: Studio) -> None:
-    """Silence in each language, and writing on from English in every other one: stored under what
-    the goal sets, and a sample of both made again."""
+    """Silence in each language, help in all but English, and writing on from English in every other
+    one: stored under what the goal sets, and a sample of all made again."""
     assert village.stored is not None
     for code in CODES:
         stored = village.stored.of(code)
@@ -186,18 +186,36 @@ def test_what_goals_open_with_is_what_a_live_run_gives(village: Studio) -> None:
         assert [json.loads(json.dumps(one)) for one in wanted] == [
             one["settings"] for one in stored["goals"]
         ]
-        assert len(wanted) == (len(CODES) if code == "en" else 1)
-    for code, number in (("tr", 0), ("en", 4)):
+        assert len(wanted) == (len(CODES) if code == "en" else 2)
+    for code, number in (("tr", 0), ("tr", 1), ("en", 4)):
         stored = village.stored.of(code)
         one = stored["goals"][number]
         settings, question = one["settings"], stored["question"]
         live = first_screen.goal_view(village, stored["prompt"], settings, question)
         live = json.loads(json.dumps(live))
         assert live["panes"] == one["view"]["panes"]
+        assert live["notice"] == one["view"]["notice"]
         assert (live["bars"] is None) == (number > 0)
         for line in ("unsteered", "steered", "control"):
             if live["bars"]:
                 assert live["bars"][line] == pytest.approx(one["view"]["bars"][line], abs=0.002)
+
+
+@BUILT
+def test_what_steering_helps_with_is_what_a_live_run_finds(village: Studio) -> None:
+    assert village.stored is not None
+    assert first_screen.helped(village, "sw") == village.stored.helped("sw")
+    settings = GOALS["help"].settings(village, "en")  # which has nothing to be helped with
+    assert settings["prompt"] == village.stored.helped(village.fallback)["prompt"]
+    unsteered, steered, control = next(
+        [text_of(pane) for pane in one["view"]["panes"]]
+        for one in village.stored.of("sw")["goals"]
+        if one["settings"] == json.loads(json.dumps(settings))
+    )
+    right = village.stored.helped("sw")["right"]
+    assert steered.startswith(right)
+    assert not unsteered.startswith(right)
+    assert not control.startswith(right)
 
 
 @BUILT

@@ -20,12 +20,10 @@ DEEP = 0.7  # of the layers of a model that isn't the village: where a shift tur
 
 @dataclass(frozen=True)
 class Goal:
-    """`tab`: where its answer is seen. `language`: what the page's language is for it.
-    `settings(studio, code)`: for a visitor whose prompt is in the language `code`; what it leaves
-    out stays as it is."""
+    """`language`: what the page's language is for it. `settings(studio, code)`: for a visitor whose
+    prompt is in the language `code`; what it leaves out stays as it is."""
 
     title: str
-    tab: str
     language: str
     settings: Callable[[Studio, str], Settings]
 
@@ -83,17 +81,21 @@ def _silence(studio: Studio, code: str) -> Settings:
 
 
 def _help(studio: Studio, code: str) -> Settings:
-    """CLAS as it was measured best, or as the paper has it."""
-    best = studio.suggested or Recipe()
-    values = studio.values_of_steering(best)
-    return {**{name: values[name] for name in (*STEERED_BY, "strength")}, "language": AUTO}
+    """CLAS as it was measured best, or as the paper has it; on a question that it helps with, where
+    one is stored."""
+    values = studio.values_of_steering(studio.suggested or Recipe())
+    settings = {**{name: values[name] for name in (*STEERED_BY, "strength")}, "language": AUTO}
+    if studio.stored is None:
+        return settings
+    shown = studio.stored.helped(code) or studio.stored.helped(studio.fallback)
+    return {**settings, "prompt": shown["prompt"]} if shown else settings
 
 
 GOALS = {
-    "forget": Goal("Forget its language", "steer", "Language of the prompt", _forget),
-    "write": Goal("Write in another language", "steer", "Write in", _write),
-    "silence": Goal("Silence one language", "steer", "Silence", _silence),
-    "help": Goal("Help a weak language (the paper's claim)", "measure", "Help", _help),
+    "forget": Goal("Forget its language", "Language of the prompt", _forget),
+    "write": Goal("Write in another language", "Write in", _write),
+    "silence": Goal("Silence one language", "Silence", _silence),
+    "help": Goal("Help a weak language (the paper's claim)", "Help", _help),
 }
 _OF_METHOD = {
     "DiffMean": "write", "Kojima": "write", "UnitDiffMean": "write", "Silence": "silence",

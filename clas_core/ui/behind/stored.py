@@ -58,6 +58,7 @@ class Stored:
         self.counts: dict[str, int] = index["counts"]
         self.vocabulary = Vocabulary(index["vocabulary"]) if index["vocabulary"] else None
         self.layers: list[list[float]] = index.get("layers", [])
+        self._helped: dict[str, Data] = index.get("helped", {})
         self._curves: dict[str, Data] = index["curves"]
         self.of = lru_cache(maxsize=None)(read)
 
@@ -105,6 +106,11 @@ class Stored:
             return next((at for at in strengths if at > 0 and values[at] < line), None)
 
         return Marks(first_below("speaks", FEWER), first_below("knows", HALF))
+
+    def helped(self, code: str) -> Data | None:
+        """A question in the language that steering helps with: {prompt, right, fixed, broken, of};
+        None if there is none."""
+        return self._helped.get(code)
 
     def question(self, code: str) -> Mapping[str, str] | None:
         """What is asked beside the story: {story, ask, asked}; None if nothing is."""

@@ -509,7 +509,9 @@ class Studio:
                     pane["asked"] = asked_pane(question, answer, spoken)
                 done["story"] = question["story"]
             if words and last and recipe.prompt.strip():
-                done["notice"] = notice_of(words, recipe.prompt, last.texts[0], spoken)
+                done["notice"] = self._helped(recipe.prompt, spoken) or notice_of(
+                    words, recipe.prompt, last.texts[0], spoken
+                )
             yield done
 
     def question(self, recipe: Recipe, spoken: str) -> Mapping[str, str] | None:
@@ -517,7 +519,22 @@ class Studio:
         nothing is."""
         if self.stored is None or recipe.chat == "on" or not recipe.prompt.strip():
             return None
+        if self._helped(recipe.prompt, spoken):  # it asks something itself
+            return None
         return self.stored.question(spoken)
+
+    def _helped(self, prompt: str, spoken: str) -> dict[str, str] | None:
+        """What is to be said of the question that steering was found to help with."""
+        shown = self.stored.helped(spoken) if self.stored else None
+        if shown is None or prompt != shown["prompt"]:
+            return None
+        return {
+            "text": f"The right answer: “{shown['right']}” At the setting that was measured best, "
+            f"steering turns {shown['fixed']} of {shown['of']} such questions in "
+            f"{get_language(spoken).name} right and {shown['broken']} wrong; this one was chosen "
+            "because it is turned right. Measure tells of all languages.",
+            "word": "",
+        }
 
 
 class _Owned:

@@ -300,25 +300,27 @@ def means_figure(means: Sequence[dict[str, Any]], labels: Sequence[str], name: s
     figure.add_scatter(
         x=[scaled(one.gain.estimate, metric) for _, one in controls],
         y=[row for row, _ in controls],
-        name="the same on random neurons",
+        name="random neurons",
         mode="markers",
         marker={"size": 11, "color": "#A7A7A7", "line": {"width": 1, "color": "#6f6f6a"}},
         hovertemplate="%{y}<br>%{x:+.2f}<extra>%{fullData.name}</extra>",
     )
     others = [
-        (row, other, one)
+        (row, as_label(other), scaled(one.gain.estimate, metric), other == _best_other(mean))
         for row, mean in zip(rows, means)
         for other, one in mean["others"].items()
         if not one.identity
     ]
     figure.add_scatter(
-        x=[scaled(one.gain.estimate, metric) for _, _, one in others],
-        y=[row for row, _, _ in others],
-        text=[as_label(other) for _, other, _ in others],
+        x=[gain for _, _, gain, _ in others],
+        y=[row for row, *_ in others],
+        customdata=[other for _, other, *_ in others],
+        text=[other if best else "" for _, other, _, best in others],
+        textposition="top center",
         name="other methods",
-        mode="markers",
+        mode="markers+text",
         marker={"size": 10, "symbol": "diamond-open", "color": "#0072B2", "line": {"width": 2}},
-        hovertemplate="%{y}<br>%{x:+.2f}<extra>%{text}</extra>",
+        hovertemplate="%{y}<br>%{x:+.2f}<extra>%{customdata}</extra>",
     )
     steered = [mean["steered"].gain for mean in means]
     known = [gain if gain.is_known else Interval(gain.estimate, *(gain.estimate,) * 2)
@@ -345,14 +347,20 @@ def means_figure(means: Sequence[dict[str, Any]], labels: Sequence[str], name: s
         legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}, hovermode="closest",
         margin={**_MARGIN, "t": 34},
     )  # fmt: skip
-    figure.update_xaxes(title=as_label(f"mean gain, in {unit}; 0 is the model left alone"),
-                        zeroline=False, automargin=True)  # fmt: skip
-    figure.update_yaxes(showticklabels=False, autorange="reversed", showgrid=False)
+    figure.update_xaxes(title=as_label(f"mean gain, {unit}"), zeroline=False, automargin=True)
+    figure.update_yaxes(showticklabels=False, range=[len(rows) - 0.6, -0.9], showgrid=False)
     for row in rows:  # above its line, which leaves a phone the whole width
         figure.add_annotation(
             x=0, xref="paper", xanchor="left", y=row, yshift=16, text=row, showarrow=False
         )
     return figure
+
+
+def _best_other(mean: dict[str, Any]) -> str | None:
+    """The other method that gains most, if it gains more than the one in question."""
+    gains = {name: one.gain.estimate for name, one in mean["others"].items()}
+    best = max(gains, key=gains.__getitem__, default=None)
+    return best if best and gains[best] > mean["steered"].gain.estimate else None
 
 
 def layers_figure(scores: Sequence[tuple[float, float]], at: int, reach: int) -> go.Figure:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from html import escape
@@ -51,10 +50,10 @@ VISITED = """() => {{
   if (window.clasOpened && now !== "{name}") history.pushState(null, "", "#tab={name}");
 }}"""
 GOAL = """(...values) => {
-  history.replaceState(null, "", `#goal=${values[0]}&tab=${TABS[values[0]]}`);
+  history.replaceState(null, "", `#goal=${values[0]}&tab=steer`);
   window.clasMoved();
   return values;
-}""".replace("TABS", json.dumps({name: goal.tab for name, goal in GOALS.items()}))
+}"""
 MODE = """(mode) => {
   document.documentElement.dataset.mode = String(mode).toLowerCase();
   document.dispatchEvent(new Event("clas-mode"));
@@ -193,7 +192,7 @@ def build(studio: Studio) -> gr.Blocks:
                 if goal is not None:
                     first = shelf.first
                     code = opening_language(first, request.headers.get("accept-language", ""))
-                    return renewed(first, goal.settings(first, code), goal.tab, by_goal=True)
+                    return renewed(first, goal.settings(first, code), by_goal=True)
                 if (found := remembered(shelf, kept)) is not None:
                     return renewed(*found, to, place=place)
                 if recipe is None:
@@ -299,8 +298,6 @@ def build(studio: Studio) -> gr.Blocks:
                 **steer.follow(studio, code),
                 steer.prompt: settings["prompt"],
                 steer.example: code if code in studio.example_codes else gr.skip(),
-                tab: goal.tab,
-                tabs: gr.update(selected=goal.tab),
             }
 
         def changing(how: Callable[[Studio, Settings], Settings]) -> dict[str, Any]:
@@ -324,7 +321,7 @@ def build(studio: Studio) -> gr.Blocks:
             steer.goals.input(
                 pursue,
                 [steer.goals, steer.prompt, key, *controls.all],
-                [*controls.all, *steer.pursued, tab, tabs, link],
+                [*controls.all, *steer.pursued, link],
                 js=GOAL,
                 **QUIET,
             ),

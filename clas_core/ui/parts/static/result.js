@@ -95,11 +95,12 @@ function drawNotice(value) {
     node.addEventListener("click", () => document.getElementById(target)?.click());
     return node;
   };
-  notice.replaceChildren(
-    make("p", "", value.text),
-    button("Take an example that works", "another"),
-    button(`Open a model that knows \u201c${value.word}\u201d`, "model-tab-button"),
-  );
+  notice.replaceChildren(make("p", "", value.text));
+  if (value.word)
+    notice.append(
+      button("Take an example that works", "another"),
+      button(`Open a model that knows \u201c${value.word}\u201d`, "model-tab-button"),
+    );
 }
 
 function bars(title, kind, list, most, top) {
