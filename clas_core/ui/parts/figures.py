@@ -100,7 +100,7 @@ def map_figure(
         y=_numbers(names[:, 1]),
         name="names",
         mode="text",
-        textposition="top center",
+        textposition="middle left",
         text=[
             f"<b>{as_label(get_language(code).native)}</b>" if alone else ""
             for code, alone in zip(languages, apart)
@@ -316,7 +316,7 @@ def means_figure(means: Sequence[dict[str, Any]], labels: Sequence[str], name: s
         y=[row for row, *_ in others],
         customdata=[other for _, other, *_ in others],
         text=[other if best else "" for _, other, _, best in others],
-        textposition="top center",
+        textposition="middle left",
         name="other methods",
         mode="markers+text",
         marker={"size": 10, "symbol": "diamond-open", "color": "#0072B2", "line": {"width": 2}},
@@ -357,10 +357,10 @@ def means_figure(means: Sequence[dict[str, Any]], labels: Sequence[str], name: s
 
 
 def _best_other(mean: dict[str, Any]) -> str | None:
-    """The other method that gains most, if it gains more than the one in question."""
+    """The other method that gains most, if that is beyond the interval of the one in question."""
     gains = {name: one.gain.estimate for name, one in mean["others"].items()}
     best = max(gains, key=gains.__getitem__, default=None)
-    return best if best and gains[best] > mean["steered"].gain.estimate else None
+    return best if best and gains[best] > mean["steered"].gain.high else None
 
 
 def layers_figure(scores: Sequence[tuple[float, float]], at: int, reach: int) -> go.Figure:
