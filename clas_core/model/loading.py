@@ -32,6 +32,7 @@ from transformers.quantizers import AutoHfQuantizer
 from ..errors import ClasError
 from ..paths import disk_is_full
 from .architecture import LanguageModel, UnsupportedModel, find_mlps
+from .default_dtype import threads_own_default
 from .gguf import complete_config, quick_reader, read_header
 from .sources import Source, find_source, licence_sentence
 from .taps import install
@@ -257,7 +258,7 @@ def build_empty(source: Source, config: PreTrainedConfig) -> PreTrainedModel:
         for part in (config, config.get_text_config()):
             if _is_packed(part):
                 del part.quantization_config
-        with _ONE_AT_A_TIME, torch.device("meta"):
+        with _ONE_AT_A_TIME, threads_own_default(), torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
 
@@ -311,7 +312,7 @@ def _read_weights(
         scratch = tempfile.TemporaryDirectory(prefix="clas-offload-")
         options["offload_folder"] = scratch.name
     with _refusing(source):
-        with _ONE_AT_A_TIME, _reading(source):
+        with _ONE_AT_A_TIME, threads_own_default(), _reading(source):
             read: Any = AutoModelForCausalLM.from_pretrained(
                 source.path, config=config, output_loading_info=True, **options
             )

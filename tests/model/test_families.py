@@ -351,3 +351,22 @@ def test_a_copy_of_routed_experts_is_another_model(family) -> None:
     twin = load(copy.deepcopy(lm.model), lm.tokenizer)
     with torch.no_grad(), steered(lm, plan):
         assert torch.equal(twin.model(**lm.encode(TEXTS).inputs).logits, bare)
+
+
+@pytest.mark.slow
+@families
+def test_in_bfloat16_it_is_what_transformers_makes(family, tmp_path) -> None:
+    """Parameters and buffers, which are made under a default dtype of this thread's own."""
+    tiny_model(family).save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    ours = load(tmp_path, dtype="bfloat16").model
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    for mine, theirs in ((ours.state_dict(), plain.state_dict()), buffers(ours, plain)):
+        assert mine.keys() == theirs.keys()
+        for name, tensor in theirs.items():
+            assert mine[name].dtype == tensor.dtype, name
+            assert torch.equal(mine[name], tensor), name
+
+
+def buffers(*models: nn.Module) -> list[dict[str, torch.Tensor]]:
+    return [dict(model.named_buffers()) for model in models]

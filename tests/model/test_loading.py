@@ -171,6 +171,25 @@ def test_a_model_without_any_weights_is_refused_when_used(tokenizer, saved) -> N
         lm.encode(TEXTS)
 
 
+def test_no_load_changes_what_other_threads_take_for_a_float(saved, monkeypatch) -> None:
+    """While a model is made in bfloat16, another thread's noise and scores stay in float32."""
+    seen = []
+    plain = torch.nn.Linear.__init__
+
+    def looked_at(self, *arguments, **options):
+        plain(self, *arguments, **options)
+        with ThreadPoolExecutor(1) as other:
+            seen.append((self.weight.dtype, other.submit(torch.empty, 1).result().dtype))
+
+    monkeypatch.setattr(torch.nn.Linear, "__init__", looked_at)
+    assert load(saved, dtype="bfloat16").dtype == torch.bfloat16
+    source = find_source(saved)
+    config = read_config(source)
+    config.dtype = torch.bfloat16
+    assert build_empty(source, config).dtype == torch.bfloat16
+    assert set(seen) == {(torch.bfloat16, torch.float32)}
+
+
 # Quantised
 
 
