@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -79,8 +80,15 @@ def joined() -> Iterator[Processes]:
         return
     if not dist.is_initialized():
         dist.init_process_group("gloo")
+        # Its threads outlive Python's own else, and at times abort a process that is done.
+        atexit.register(_leave)
     group = dist.new_group(backend="gloo", timeout=_PATIENCE)
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), group)
     finally:
         dist.destroy_process_group(group)
+
+
+def _leave() -> None:
+    if dist.is_initialized():  # the program may have left by itself
+        dist.destroy_process_group()
