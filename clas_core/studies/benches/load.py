@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import itertools
 import json
 import os
 import random
@@ -36,6 +37,7 @@ FIRST, WHOLE, DRAG = 1.5, 6.0, 0.1  # seconds, promised of 95 in 100
 STRENGTHS = [step / 20 for step in range(1, 40)]  # of prompts of one's own
 STORED = [step / 4 for step in range(-4, 9)]  # at which the page has stored answers
 Data = dict[str, Any]
+_NUMBERS = itertools.count()  # of people: nobody asks what somebody asked before, which is known
 _CONFIG = "window.gradio_config ="
 
 
@@ -92,11 +94,19 @@ class PageEvents:
         }
         self._events: list[Data] = config["dependencies"]
 
-    def of(self, name: str, event: str) -> Data:
-        """The last event of the component with this elem_id that the server hears of."""
+    def of(self, name: str, event: str) -> list[Data]:
+        """What the server hears of an event of the component with this elem_id."""
         target = [self._ids[name], event]
-        found = [one for one in self._events if target in one["targets"] and one["backend_fn"]]
-        return found[-1]
+        return [one for one in self._events if target in one["targets"] and one["backend_fn"]]
+
+    @property
+    def first(self) -> list[Data]:
+        """What the server hears of once the page is there."""
+        return [
+            one
+            for one in self._events
+            if one["backend_fn"] and any(event == "load" for _, event in one["targets"])
+        ]
 
     def after(self, event: Data) -> Data:
         """What follows an event, whatever came of it."""
@@ -126,8 +136,8 @@ def config_of(page: str) -> Data:
 class Person:
     """One visitor: a session, and what is set on their page."""
 
-    def __init__(self, port: int, seed: int, tally: Tally) -> None:
-        self._port, self._rng, self._tally = port, random.Random(seed), tally
+    def __init__(self, port: int, tally: Tally) -> None:
+        self._port, self._rng, self._tally = port, random.Random(next(_NUMBERS)), tally
         self._session = uuid.uuid4().hex
         self._values: dict[int, Any] = {}
         self._ticket, self._warned = "", ""
@@ -135,9 +145,10 @@ class Person:
         self._prompts = list(ParallelCorpus.bundled("village").sentences.values())
 
     def open(self) -> None:
-        """Get the page."""
+        """Get the page, and what it asks for first."""
         start = time.monotonic()
         self._page = PageEvents(config_of(self._get("/")))
+        self._follow(self._page.first)
         self._tally.add("page", time.monotonic() - start)
 
     def ask(self) -> None:
@@ -147,7 +158,7 @@ class Person:
         self._values[self._page.id("strength")] = self._rng.choice(STRENGTHS)
         self._values[self._page.id("control")] = False
         self._follow(self._page.of("prompt", "change"))
-        begin = self._page.of("again", "click")
+        (begin,) = self._page.of("again", "click")
         start = time.monotonic()
         *_, self._ticket = self._call(begin, [self._ticket])
         run = self._page.after(begin)
@@ -173,7 +184,8 @@ class Person:
 
     def look(self) -> None:
         """Move the strength with the map open."""
-        self._call(self._page.of("map-tab", "select"), [])
+        for chosen in self._page.of("map-tab", "select"):
+            self._call(chosen, [])
         self._values[self._page.id("strength")] = self._rng.choice(STRENGTHS)
         start = time.monotonic()
         self._follow(self._page.of("map-layer", "input"))
@@ -182,23 +194,27 @@ class Person:
     def measure(self) -> None:
         """Measure as the tab stands, with the fewest items."""
         self._values[self._page.id("measure-items")] = 20
-        begin = self._page.of("measure", "click")
+        (begin,) = self._page.of("measure", "click")
         start = time.monotonic()
         *_, ticket = self._call(begin, [""])
         run = self._page.after(begin)
-        for _ in self._heard(run, [ticket, *self._page.data(run, self._values)[1:]]):
+        for _ in self._heard((run, [ticket, *self._page.data(run, self._values)[1:]])):
             pass
         self._tally.add("measurement", time.monotonic() - start)
 
-    def _follow(self, event: Data) -> None:
-        for _ in self._heard(event, self._page.data(event, self._values)):
+    def _follow(self, events: Sequence[Data]) -> None:
+        asked = [(one, self._page.data(one, self._values)) for one in events]
+        for one, data in asked:
+            if not one["queue"]:
+                self._call(one, data)
+        for _ in self._heard(*(pair for pair in asked if pair[0]["queue"])):
             pass
 
     def _frames(self, event: Data, data: list[Any]) -> Iterator[str]:
         """The result panel's value, whenever it changes."""
         place = event["outputs"].index(self._page.id("result"))
         shown: Any = None
-        for message in self._heard(event, data):
+        for message in self._heard((event, data)):
             values = message.get("data") or []
             if len(values) <= place:
                 continue
@@ -214,23 +230,26 @@ class Person:
                 yield new
             shown = new
 
-    def _heard(self, event: Data, data: list[Any]) -> Iterator[Data]:
-        """Join the queue, and what is heard of it: {data, differences} until the end."""
-        body = {"fn_index": event["id"], "data": data, "session_hash": self._session}
-        joined = json.loads(self._post("/gradio_api/queue/join", body))["event_id"]
+    def _heard(self, *asked: tuple[Data, list[Any]]) -> Iterator[Data]:
+        """Join the queue with events and their data, all at once as a browser does, and what is
+        heard of them: {data, differences} until the end of the last one."""
+        joined = set[str]()
+        for event, data in asked:
+            body = {"fn_index": event["id"], "data": data, "session_hash": self._session}
+            joined.add(json.loads(self._post("/gradio_api/queue/join", body))["event_id"])
         line = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
         try:
             line.request("GET", f"/gradio_api/queue/data?session_hash={self._session}")
             answer = line.getresponse()
             begun = False
-            while True:
+            while joined:
                 text = answer.readline()
                 if not text:
                     raise Failed("the stream ended")
                 if not text.startswith(b"data: "):
                     continue
                 message = json.loads(text[6:])
-                if message.get("event_id") != joined:
+                if message.get("event_id") not in joined:
                     continue
                 if message["msg"] == "log":
                     self._warned = str(message["log"])
@@ -242,7 +261,7 @@ class Person:
                         raise Failed(str(message["output"].get("error") or "an error"))
                     if not begun:
                         yield {"data": message["output"]["data"], "differences": False}
-                    return
+                    joined.discard(message["event_id"])
         finally:
             line.close()
 
@@ -297,20 +316,25 @@ class Crowd:
             yield from [deed] * count
 
 
-def visit(port: int, crowd: Crowd, seconds: float) -> tuple[Tally, float]:
-    """Let a crowd in for so long; what they saw, and how long it really was."""
+def visit(port: int, crowd: Crowd, seconds: float, *, opened: bool = False) -> tuple[Tally, float]:
+    """Let a crowd in for so long; what they saw, and how long it really was. `opened`: they have
+    the page before that."""
     tally = Tally()
     deeds = list(crowd.people())
+    people = [Person(port, tally) for _ in deeds]
+    for person in people if opened else ():
+        person.open()
     begin = time.monotonic()
     end = begin + seconds
 
     def live(number: int, deed: Callable[[Person], None]) -> None:
-        person = Person(port, number, tally)
+        person = people[number]
         pause = crowd.every if deed is Person.ask else min(crowd.every, 1.0)
         due = begin + (number + 0.5) / len(deeds) * max(crowd.every, 1.0)
         try:
             time.sleep(max(0.0, due - time.monotonic()))
-            person.open()
+            if not opened:
+                person.open()
         except (Failed, OSError, http.client.HTTPException) as error:
             tally.fail(f"page: {error or type(error).__name__}")
             return
@@ -485,7 +509,7 @@ def rush(port: int, people: int, seconds: float) -> str:
     """Tokens a second of one person who asks again and again, and of all of them at once."""
     rates = []
     for many in (1, people):
-        tally, took = visit(port, Crowd(many, every=0), seconds)
+        tally, took = visit(port, Crowd(many, every=0), seconds, opened=True)
         rates.append(tally.tokens / took)
     return (
         f"Without a pause: {rates[0]:.0f} tokens a second for one person, {rates[1]:.0f} for "
