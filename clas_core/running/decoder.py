@@ -36,6 +36,8 @@ from .waiting import Expected, Line, Load, Room
 _IDLE = 5.0  # seconds after which a worker without work ends
 _FORETOLD = 0.5  # seconds that what was foretold is good for
 _NARROW = 256  # columns, of which a row may waste any number
+_FEW = 4  # one row of so many may be nobody's,
+_SPARE = 16  # and so many columns: each is read at every token
 
 
 class TooLarge(ClasError):
@@ -499,20 +501,41 @@ class _Batch:
                 job.end(error)
         self.rows.append(torch.tensor(tokens, device=logits.device))
 
+    @property
+    def lengths(self) -> Tensor:
+        """[lanes that go on]: how many tokens each has, the next input included."""
+        return self.rows.lengths[self.going]
+
     def is_near(self, other: _Batch) -> bool:
         """Whether one batch with the other's texts would be little padding."""
         if not (self.rows.can_join and other.rows.can_join):
             return False
-        shortest, longest = zip(self.rows.lengths, other.rows.lengths)
-        return max(longest) <= max(_NARROW, 2 * min(shortest))
+        lengths = torch.cat([self.lengths, other.lengths])
+        return not len(lengths) or int(lengths.max()) <= max(_NARROW, 2 * int(lengths.min()))
 
     def join(self, other: _Batch | None = None) -> None:
-        """Let those who are done leave, and those of the other one in."""
-        if other is None and len(self.going) == len(self.lanes):
-            return
+        """Let those who are done leave, and those of the other one in.
+
+        The newcomers take the places of those who left, and some stay empty: to copy all others is
+        as much work as half a token of theirs.
+        """
+        going, new = self.going, [] if other is None else other.going
+        free = sorted(set(range(len(self.lanes))).difference(going))
+        if 0 <= len(free) - len(new) <= len(self.lanes) // _FEW and self._is_narrow(other):
+            if other is None or not new:
+                return
+            if self.rows.put(free[: len(new)], other.rows, new):
+                for place, k in zip(free, new):
+                    self.lanes[place] = other.lanes[k]
+                return
         batches = [self] if other is None else [self, other]
         parts = [(batch.rows, batch.going) for batch in batches]
         lanes = [batch.lanes[k] for batch, (_, going) in zip(batches, parts) for k in going]
         if lanes:
             self.rows = Rows.joined([part for part in parts if part[1]])
         self.lanes = lanes
+
+    def _is_narrow(self, other: _Batch | None) -> bool:
+        """Whether most columns are some text's that goes on: each token is one more."""
+        lengths = torch.cat([batch.lengths for batch in (self, other) if batch is not None])
+        return len(lengths) > 0 and self.rows.width <= int(lengths.max()) + _SPARE

@@ -12,7 +12,7 @@ from transformers import DynamicCache
 from ..model.architecture import LanguageModel
 from ..model.streaming import Answer
 from .batch import Plan, Plans, fork, new_cache, next_logits
-from .joining import can_join, join, right
+from .joining import can_join, can_put, join, put, right
 
 
 class Rows:
@@ -43,10 +43,14 @@ class Rows:
         return self._ids.shape[1]
 
     @property
-    def lengths(self) -> tuple[int, int]:
-        """How many tokens the shortest and the longest text have, the next input included."""
-        lengths = self._mask.sum(1)
-        return int(lengths.min()), int(lengths.max())
+    def width(self) -> int:
+        """How many columns there are, the next input included."""
+        return self._mask.shape[1]
+
+    @property
+    def lengths(self) -> Tensor:
+        """[rows]: how many tokens each text has, the next input included."""
+        return self._mask.sum(1)
 
     @property
     def can_join(self) -> bool:
@@ -86,6 +90,29 @@ class Rows:
         if isinstance(plans, Sequence):
             return [plans[place] for place in places]
         return [plans] * len(places)
+
+    @torch.inference_mode()
+    def put(self, places: Sequence[int], other: Rows, chosen: Sequence[int]) -> bool:
+        """Let the chosen ones of other rows, one token unread in each, take the places of rows that
+        aren't needed any more, which is much less to copy than `joined`.
+
+        False, and nothing is done, where there are too few columns for them.
+        """
+        taken, ours = torch.tensor(chosen), torch.tensor(places)
+        taken, ours = taken.to(self._mask.device), ours.to(self._mask.device)
+        mask, width = other._mask[taken], self._mask.shape[1]
+        if not can_put(self._cache) or int(mask.sum(1).max()) > width:
+            return False
+        prompt = other._prompt.expand(len(other._mask))[list(chosen)]
+        self._prompt = self._prompt.expand(len(self._mask)).clone()
+        self._prompt[list(places)] = prompt + width - mask.shape[1]
+        self._plans = self._plans_at(range(len(self._mask)))
+        for place, plan in zip(places, other._plans_at(chosen)):
+            self._plans[place] = plan
+        self._ids[ours] = other._ids[taken]
+        self._mask[ours] = right([mask[..., None]], width)[..., 0]
+        put(self._cache, ours, other._cache, taken)
+        return True
 
     @staticmethod
     @torch.inference_mode()

@@ -48,6 +48,11 @@ class RoomyLayer(DynamicLayer):
             store[:, :, start : self._length] = new
         return self._view()
 
+    def put(self, places: Tensor, layer: Any, chosen: Tensor) -> None:
+        """Let the chosen rows of another layer stand in these places, each ending where ours do."""
+        for store, x in zip(self._stores, (layer.keys, layer.values)):
+            store[places, :, : self._length] = right([_chosen(x, chosen)], self._length)
+
     def _view(self) -> tuple[Tensor, Tensor]:
         self.keys, self.values = (store[:, :, : self._length] for store in self._stores)
         return self.keys, self.values
@@ -65,6 +70,18 @@ _JOINABLE = (
 def can_join(cache: DynamicCache) -> bool:
     """Whether `join` knows all kinds of layers in this cache."""
     return all(type(layer) in _JOINABLE for layer in cache.layers)
+
+
+def can_put(cache: DynamicCache) -> bool:
+    """Whether rows of this cache can be replaced by those of another one: once it was joined."""
+    return all(type(layer) in (RoomyLayer, DummyLayer) for layer in cache.layers)
+
+
+def put(cache: DynamicCache, places: Tensor, other: DynamicCache, chosen: Tensor) -> None:
+    """Let the chosen rows of another cache, which isn't wider, take these places of this one."""
+    for layer, of_other in zip(cache.layers, other.layers):
+        if isinstance(layer, RoomyLayer):
+            layer.put(places, of_other, chosen)
 
 
 def join(parts: Sequence[tuple[DynamicCache, Tensor]], width: int) -> DynamicCache:

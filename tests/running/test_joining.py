@@ -37,7 +37,7 @@ def test_rows_of_two_batches_write_on_as_alone(family):
     both = Rows.joined([(one, [1]), (two, [0, 1])])
     texts = [[*short, 81], [*long, 82], [*tiny, 83]]
     prompts = [len(short), len(long), len(tiny)]
-    assert both.lengths == (3, 31)
+    assert both.lengths.tolist() == [13, 31, 3]
     for step in range(3):
         found = both.logits()
         for row, (text, own) in enumerate(zip(texts, (plan, plan, None))):
@@ -47,9 +47,37 @@ def test_rows_of_two_batches_write_on_as_alone(family):
         both.append(torch.tensor([90 + step, 95, 99]))
         texts = [[*text, token] for text, token in zip(texts, (90 + step, 95, 99))]
     left = Rows.joined([(both, [2])])
-    assert left.lengths == (6, 6)  # the columns of the long text went with it
+    assert left.lengths.tolist() == [6]  # the columns of the long text went with it
     wanted = next_logits(lm, None, *lm.pad([texts[2]]))[0, -1]
     torch.testing.assert_close(left.logits()[0], wanted, atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_text_takes_the_place_of_one_that_is_done(family):
+    """Wherever all that is kept are keys and values; a longer one has no room there."""
+    lm = windowed(family)
+    plan = make_plan(lm, 1).at("answer:2")
+    long, done, new = [*range(5, 35)], [*range(60, 65)], [*range(40, 52)]
+    rows, other = read(lm, [None, plan], [long, done]), read(lm, [None, plan], [[70, 71], new])
+    rows.append(torch.tensor([80, 81]))
+    other.append(torch.tensor([82, 83]))
+    assert not rows.put([1], other, [1])  # has nothing to spare yet
+    rows = Rows.joined([(rows, [0, 1])])
+    if not rows.put([1], other, [1]):
+        assert family in ("qwen3_5_text", "lfm2")  # which keep states too
+        return
+    texts, prompts = [[*long, 80], [*new, 83]], [len(long), len(new)]
+    for step in range(3):
+        found = rows.logits()
+        for row, (text, own) in enumerate(zip(texts, (None, plan))):
+            with torch.inference_mode(), steered(lm, own, prompt=prompts[row], past=0):
+                wanted = lm.model(torch.tensor([text]), use_cache=False).logits[0, -1]
+            torch.testing.assert_close(found[row], wanted, atol=2e-4, rtol=0)
+        rows.append(torch.tensor([90 + step, 95]))
+        texts = [[*text, token] for text, token in zip(texts, (90 + step, 95))]
+    longer = read(lm, [None], [[*range(5, 55)]])
+    longer.append(torch.tensor([80]))
+    assert not rows.put([1], longer, [0])
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "mpt", "qwen3_5_text", "lfm2"])
