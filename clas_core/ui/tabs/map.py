@@ -21,7 +21,7 @@ from ..behind.standing import UNKNOWN, keys_of, standing, words_of
 from ..behind.stops import Run
 from ..behind.studio import Studio
 from ..parts.components import figure_value, plotly_panel, stamp, stamp_value
-from ..parts.controls import STEERING, Controls, named
+from ..parts.controls import AS_SENT, STEERING, Controls, named
 from ..parts.figures import layers_figure, map_figure, map_start
 from ..parts.markup import about, in_language, line, markup, table, title, warn
 from ..parts.stoppable import Stoppable
@@ -171,6 +171,7 @@ def build_map(shelf: Shelf, controls: Controls, prompt: gr.Textbox, tab: gr.Stat
         "show_progress": "hidden",
         "concurrency_limit": 2,
         "concurrency_id": "map",
+        **AS_SENT,
     }
     moves = [layer.input, *controls.moves(STEERING)]
 

@@ -18,7 +18,7 @@ from ..behind.shelf import Shelf
 from ..behind.standing import UNKNOWN, keys_of, standing
 from ..behind.studio import Studio
 from ..parts.components import figure_value, plotly_panel, stamp, stamp_value
-from ..parts.controls import Controls, named
+from ..parts.controls import AS_SENT, Controls, named
 from ..parts.figures import (
     CATEGORY_COLOURS,
     CATEGORY_NAMES,
@@ -93,6 +93,7 @@ def build_neurons(
         "show_progress": "hidden",
         "concurrency_limit": 4,
         "concurrency_id": "neurons",
+        **AS_SENT,
     }
     moves = [layer.input, neuron.input, *controls.moves(TRIGGERS)]
 
@@ -249,7 +250,7 @@ def _chosen(studio: Studio, layer: Any, neuron: Any) -> tuple[int, int, str]:
 def _within(name: str, value: Any, low: int, high: int) -> tuple[int, str]:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
         raise ClasError(f"{name} must be a whole number from {low} to {high}.")
-    near = int(min(max(value, low), high))
+    near = round(min(max(value, low), high))
     return near, "" if near == value else f"{name} {low} to {high} are there: this is {near}. "
 
 

@@ -12,7 +12,7 @@ from ..behind.shelf import Shelf
 from ..behind.standing import UNKNOWN, keys_of, words_of_first
 from ..behind.studio import Studio
 from ..parts.components import now_panel, now_value
-from ..parts.controls import NAMES, Controls, named
+from ..parts.controls import AS_SENT, NAMES, Controls, named
 from ..parts.markup import line
 from .map import MapTab
 from .steer import SteerTab, how_busy, seen, with_control
@@ -31,7 +31,7 @@ class Now:
         studio = shelf.first
         start = {**studio.defaults(), "prompt": steer.prompt.value}
         self.panel = now_panel(self.value(studio, start, with_control(studio)), elem_id="now")
-        self._controls, self._goals = controls, steer.goals
+        self._controls = controls
         controls.summary.value, controls.detected.value = self.sentences(studio, start)
 
         def tell(text: str, add: Any, layer: Any, key: Any, *values: Any) -> dict[Any, Any]:
@@ -42,7 +42,7 @@ class Now:
                 return {
                     controls.summary: summary,
                     controls.detected: detected,
-                    **self.goal(settings),
+                    steer.goals: goal_of(settings),
                     steer.sees: seen(studio, settings),
                     steer.busy: how_busy(studio, studio.recipe(settings), bool(add)),
                     self.panel: self.value(studio, settings, bool(add), layer),
@@ -55,12 +55,12 @@ class Now:
             "inputs": [steer.prompt, steer.control, map_.layer, controls.key, *controls.all],
             "outputs": [
                 controls.summary, controls.detected, steer.sees, steer.busy, self.panel,
-                steer.goals, controls.by_name["language"],
+                steer.goals,
             ],
             "js": MOVED,
             "show_progress": "hidden",
-            "concurrency_limit": 4,
-            "concurrency_id": "describe",
+            "queue": False,
+            **AS_SENT,
         }  # fmt: skip
         moves = [
             steer.prompt.change,
@@ -71,6 +71,13 @@ class Now:
         told = gr.on(moves, **self.tell, trigger_mode="always_last")
         told.failure(None, js=SETTLED)
         told.then(None, js=ANSWERED)
+        steer.goals.change(
+            lambda goal: gr.update(label=GOALS[goal].language) if goal in GOALS else gr.skip(),
+            steer.goals,
+            controls.by_name["language"],
+            show_progress="hidden",
+            queue=False,
+        )
 
     def after(self, event: Any) -> None:
         """Tell what is set once `event`, which sets something, is done."""
@@ -89,12 +96,6 @@ class Now:
         recipe = studio.recipe(settings)
         reach = f"{words_of_first(studio, recipe)} {studio.summary(recipe)}".strip()
         return line(reach), line(told)
-
-    def goal(self, settings: dict[str, Any]) -> dict[Any, Any]:
-        """Which goal these settings are for, and what the language is for it."""
-        name = goal_of(settings)
-        language = gr.update(label=GOALS[name].language)
-        return {self._goals: name, self._controls.by_name["language"]: language}
 
     def renew(
         self, studio: Studio, settings: dict[str, Any], layer: int | None = None

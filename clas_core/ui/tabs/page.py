@@ -42,6 +42,9 @@ MASTHEAD = (
 EVENTS = 2000  # of all visitors, that wait or are under way
 THREADS = 300  # for these; most of them wait for a token
 VISITS = 500  # whose choices are remembered, the latest ones; about 0.3 MB each
+# Gradio would put all of its last 10,000 events into a table after each one, to tell how long they
+# took: with many visitors that takes longer than to answer them.
+UNCOUNTED = {"GRADIO_ANALYTICS_MAX_EVENTS": "1", "GRADIO_ANALYTICS_CACHE_FREQUENCY": str(10**9)}
 TABS = ("steer", "map", "neurons", "measure", "model")
 NOT_SHOWN = ClasError("It was measured, but can't be shown: all tabs are as they were.")
 # The tab is in the address, so that a reload, Back and a bookmark open it.
@@ -87,6 +90,7 @@ Settings = dict[str, Any]  # the controls' values and the prompt, by name
 def build(studio: Studio) -> gr.Blocks:
     """The page, ready to launch. It opens with `studio`; visitors may choose other models."""
     shelf = Shelf(studio)
+    os.environ.update(UNCOUNTED)
     gr.set_static_paths([PLOTLY_JS])
     day = 24 * 3600  # after which what was uploaded is deleted
     with gr.Blocks(

@@ -33,7 +33,7 @@ from ..parts.components import (
     stored_panel,
     stored_value,
 )
-from ..parts.controls import Controls, build_chat, named, scale
+from ..parts.controls import AS_SENT, Controls, build_chat, named, scale
 from ..parts.markup import about_markup, line, markup, warn
 from ..parts.stoppable import Stoppable
 
@@ -251,8 +251,8 @@ def build_steer(shelf: Shelf, controls: Controls) -> SteerTab:
     asked = [prompt, control, key, *controls.all]
     shows = [result, made, crowd]
     pressed = partial(gr.on, [run.click, prompt.submit])
-    answering.on(pressed, generate, asked, shows, concurrency_limit=None)
-    answering.on(again_button.click, follow, asked, shows, concurrency_limit=None)
+    answering.on(pressed, generate, asked, shows, concurrency_limit=None, **AS_SENT)
+    answering.on(again_button.click, follow, asked, shows, concurrency_limit=None, **AS_SENT)
 
     again: dict[str, Any] = {"queue": False, "trigger_mode": "always_last"}
     shown = [prompt, count, stored, curves, controls.by_name["strength"]]
