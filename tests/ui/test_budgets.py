@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
 import sys
 import threading
 from dataclasses import dataclass
@@ -216,3 +217,36 @@ def test_freed_memory_goes_back_to_the_system():
     give_back()
     assert resident() < before - 50
     assert len(pins) == 100
+
+
+LARGE_PIECES = """
+import subprocess
+import sys
+from pathlib import Path
+from clas_core.ui.behind.memory import keep_giving_back
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+if sys.argv[1] == "kept":
+    keep_giving_back()
+b"x" * (16 << 20)  # from now on glibc takes what is smaller from its heap
+pieces = [b"x" * (8 << 20) for _ in range(20)]
+before = resident()
+stay = pieces[1::2]
+del pieces
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at Linux's own figures")
+def test_what_was_large_goes_back_at_once() -> None:
+    freed = {}
+    for kind in ("kept", "without"):
+        command = [sys.executable, "-c", LARGE_PIECES, kind]
+        path = os.pathsep.join(sys.path)
+        said = subprocess.run(
+            command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
+        )
+        freed[kind] = int(said.stdout)  # of 84 MB
+    assert freed["without"] < 40 * 10**6 < 80 * 10**6 < freed["kept"]
