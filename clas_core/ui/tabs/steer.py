@@ -243,9 +243,12 @@ def build_steer(shelf: Shelf, controls: Controls) -> SteerTab:
         made_for = _made_for(studio, recipe, bool(add))
         key = keys_of(studio, recipe, bool(add))["steer"]
         asked = studio.calls(steering, studio, recipe, bool(add), stop=mine.stop, owner=mine.owner)
+        shown: dict[Any, Any] = {}
         for view in asked:
-            yield {result: result_value({**view, "key": key}), made: made_for}
-        yield {crowd: how_busy(studio, recipe, bool(add))}
+            # All of them: Gradio makes one that is left out anew, at every frame.
+            shown = {result: result_value({**view, "key": key}), made: made_for, crowd: ""}
+            yield shown
+        yield {**shown, crowd: how_busy(studio, recipe, bool(add))}
 
     answering = Stoppable(run, stop)
     asked = [prompt, control, key, *controls.all]
