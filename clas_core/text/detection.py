@@ -62,8 +62,12 @@ def detect(text: str, codes: Sequence[str] | None = None) -> Detection:
     Each of the 55 languages that langdetect knows competes: a text in one that isn't among
     `codes` gets None. The same text always gets the same answer, on any thread.
     """
-    codes = tuple(LANGUAGES if codes is None else codes)
-    text = _NO_PROSE.sub(" ", text[:_LONGEST])
+    return _detect(text[:_LONGEST], tuple(LANGUAGES if codes is None else codes))
+
+
+@lru_cache(maxsize=256)  # the page asks several times of each prompt
+def _detect(text: str, codes: tuple[str, ...]) -> Detection:
+    text = _NO_PROSE.sub(" ", text)
     scripts = Counter(filter(None, map(script_of, text)))
     if not scripts:
         return Detection(None, 0.0, "no letters")

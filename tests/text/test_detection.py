@@ -201,3 +201,9 @@ def test_any_text_gets_an_answer(text, codes):
     assert isinstance(found, Detection)
     assert found.code in (*codes, None)
     assert 0 <= found.confidence <= 1
+
+
+def test_a_text_is_read_once():
+    text = "Anna has a small dog, and it sleeps in her house."
+    assert detect(text, ["en", "sw"]) is detect(text, ("en", "sw"))
+    assert detect(text, ["sw"]).code is None

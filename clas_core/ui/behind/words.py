@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
+from functools import lru_cache
 
 import regex
 
@@ -42,6 +43,7 @@ class Vocabulary:
 
     def __init__(self, known: Mapping[str, Collection[str]]) -> None:
         self._known = {code: frozenset(found) for code, found in known.items()}
+        self._spoken = lru_cache(maxsize=256)(self._find_spoken)  # asked several times of a prompt
 
     def as_dict(self) -> dict[str, list[str]]:
         """Plain data, which makes the same vocabulary again."""
@@ -77,6 +79,9 @@ class Vocabulary:
     def spoken(self, text: str) -> str | None:
         """The language that has more of the different words of `text` than any other one has, if it
         has most of them."""
+        return self._spoken(text)
+
+    def _find_spoken(self, text: str) -> str | None:
         said = {piece for piece in split(text) if is_word(piece)}
         counts = Counter(code for word in said for code in self.languages_of(word))
         (best, most), (_, next_most) = (*counts.most_common(2), ("", 0), ("", 0))[:2]
