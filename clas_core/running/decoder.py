@@ -37,6 +37,7 @@ _IDLE = 5.0  # seconds after which a worker without work ends
 _FORETOLD = 0.5  # seconds that what was foretold is good for
 _NARROW = 256  # columns, of which a row may waste any number
 _FEW = 4  # one row of so many may be nobody's,
+_GUESSES = 2**20  # numbers of a request's guesses that are kept, 4 MB
 _SPARE = 16  # and so many columns: each is read at every token
 
 
@@ -347,6 +348,13 @@ class Stream(Iterator[Step]):
         """Whether its owner ended it."""
         return self._job.stopped
 
+    @property
+    def guesses(self) -> Tensor | None:
+        """log p [tokens so far, vocabulary], in float32, of what might have stood in the place of
+        every token of the first answer, if the request asked for it and it isn't too much."""
+        kept = self._job.guesses
+        return torch.stack(kept[:]) if kept else None
+
     def begun(self, within: float) -> bool:
         """Whether it has a first step, or an end, `within` so many seconds."""
         return self._job.begun.wait(within)
@@ -408,6 +416,8 @@ class _Job(Load):
         self.ended = False
         self._choose = Chooser(request.temperature, request.seed)
         self._most = request.max_new_tokens
+        self.guesses: list[Tensor] = []  # of the first lane, if they are asked for
+        self._most_guesses = _GUESSES if request.guesses else 0
         self._said = [(0, 0)] * len(writing.answers)  # tokens and characters in events so far
         super().__init__(owner, len(writing.lanes), self._tokens(), self._most)
 
@@ -428,6 +438,8 @@ class _Job(Load):
 
     def write(self, logits: Tensor) -> list[int]:
         """Go on in the lanes that aren't done; their new tokens. logits: [lanes, vocabulary]."""
+        if self._most * logits.shape[-1] <= self._most_guesses and not self.writing.lanes[0].done:
+            self.guesses.append(logits[0].log_softmax(-1))
         tokens: list[int] = self._choose(logits).tolist()
         last = self.index + 1 == self._most
         for lane, token in zip(self.going, tokens):

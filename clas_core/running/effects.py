@@ -25,6 +25,7 @@ Span = tuple[str, bool]  # a piece of text, and whether it differs from the othe
 
 COLLAPSED = 0.5  # share of repeated 4-grams above which a text is said to repeat itself
 FAINT = 0.001  # nats; a shift below it is nothing to see
+_ROUNDED = 1e-5  # nats; by so much the same text may differ that was read at once or by the token
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,10 +108,11 @@ def effects_of(
 ) -> Effects:
     """As `compare`, where the unsteered text is read already.
 
-    before, after: without the plan and with it, as `read_along` returns it.
+    before, after: without the plan and with it, as `read_along` or `Stream.guesses` has it.
     """
     unsteered, steered = before[: len(unsteered_ids)], after[: len(unsteered_ids)]
-    kl = (steered.exp() * (steered - unsteered)).nan_to_num(0.0).sum(-1).clamp(min=0)
+    kl = (steered.exp() * (steered - unsteered)).nan_to_num(0.0).sum(-1)
+    kl = kl * (kl > _ROUNDED)
     strip = TextStream(lm, prompt.token_ids, keep_special=True)
     *pieces, last = (strip.push(token) for token in unsteered_ids)
     return Effects(

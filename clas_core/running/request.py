@@ -32,7 +32,11 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """What `generate` is asked for, with the names and the meaning that its parameters have."""
+    """What `generate` is asked for, with the names and the meaning that its parameters have.
+
+    `guesses`: a decoder keeps what the model thought at each token of the first answer, where that
+    isn't much (`Stream.guesses`).
+    """
 
     prompt: Prompt | Sequence[Prompt]
     plans: Plans = (None,)
@@ -41,6 +45,7 @@ class Request:
     seed: int = 0
     stop_at_newline: bool = False
     where: str | Sequence[str] | None = None
+    guesses: bool = False
 
     def begin(self, lm: LanguageModel) -> Writing:
         """The empty answers. Raises ClasError as `generate` says."""

@@ -19,6 +19,7 @@ from tiny import SENTENCES, make_tokenizer, tiny_llama_model, windowed_model
 
 from clas_core.errors import ClasError
 from clas_core.model.loading import load
+from clas_core.running.along import Along, read_along
 from clas_core.running.decoder import Decoder
 from clas_core.running.generation import generate
 from clas_core.running.request import Request
@@ -389,3 +390,24 @@ def test_a_long_prompt_lets_others_write(own_lm):
     assert len(pieces) > 5
     assert max(tokens for _, tokens in events) <= 16
     assert all(later - k == 2 for k, later in pairwise(pieces))
+
+
+def test_what_was_thought_at_each_token_is_kept(own_lm):
+    """The same as is read along the answer, whoever else is written; nothing that wasn't asked."""
+    plan = make_plan(own_lm, 1)
+    with Decoder(own_lm) as decoder:
+        asked = Request(TEXTS[0], [None, plan], 6, seed=3, guesses=True)
+        streams = [decoder.submit(asked), decoder.submit(Request(TEXTS[1], [plan, None], 4))]
+        last, _ = (list(stream)[-1] for stream in streams)
+    prompt = last.prompt_ids[0]
+    ((wanted,),) = read_along(own_lm, [Along(prompt, last.token_ids[0], (None,))])
+    assert torch.allclose(streams[0].guesses, wanted[:-1], atol=1e-4)
+    assert streams[1].guesses is None
+
+
+def test_guesses_that_are_much_are_not_kept(own_lm, monkeypatch):
+    monkeypatch.setattr("clas_core.running.decoder._GUESSES", 100)
+    with Decoder(own_lm) as decoder:
+        stream = decoder.submit(Request(TEXTS[0], [None], 6, guesses=True))
+        assert list(stream)
+    assert stream.guesses is None

@@ -467,7 +467,10 @@ class Studio:
             )
 
         with self.gate.answering(), ExitStack() as ends:
-            request = Request(prompt, plans, recipe.max_new_tokens, recipe.temperature, recipe.seed)
+            settings = recipe.max_new_tokens, recipe.temperature, recipe.seed
+            # With fewer digits a text that is read at once differs from one read by the token.
+            exact = self.lm.model.dtype == torch.float32
+            request = Request(prompt, plans, *settings, guesses=exact)
             steps = self.decoder.submit(request, owner, stop=stop)
             ends.callback(steps.stop)  # whoever leaves makes room at the next token
             plain = steering_only(recipe, self.fallback)
@@ -488,8 +491,9 @@ class Studio:
             effects, parting = [], None
             if last is not None:
                 written = last.token_ids
-                asked = Along(prompt.token_ids, written[0], tuple(plans))
-                before, *after = self._along(asked)
+                known = [] if (guesses := steps.guesses) is None else [guesses]
+                asked = Along(prompt.token_ids, written[0], tuple(plans[len(known) :]))
+                before, *after = known + self._along(asked)
                 effects = [
                     effects_of(self.lm, prompt, written[0], ids, before, now, codes=self.codes)
                     for ids, now in zip(written[1:], after)
