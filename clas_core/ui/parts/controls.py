@@ -24,8 +24,8 @@ from .markup import markup
 NAMES = (
     "strength", "language", *inputs.STEERED_BY, "temperature", "length", "seed", "chat", "system",
 )  # fmt: skip
-# For events with all of them: Gradio hands each value to a thread of its own before and after else,
-# which takes longer than what is done with them; `behind.inputs` checks what was sent.
+# For events with all of them. Gradio would hand every value to another thread, for its component to
+# check and convert, which takes longer than the event itself; `behind.inputs` checks them anyway.
 AS_SENT: dict[str, Any] = {"preprocess": False, "postprocess": False}
 STEERING = NAMES[: NAMES.index("temperature")]  # what changes the map, but for `where`
 IN_LAB = NAMES[1 : NAMES.index("chat")]  # set in the Lab, the language beside it

@@ -148,7 +148,8 @@ def build_map(shelf: Shelf, controls: Controls, prompt: gr.Textbox, tab: gr.Stat
         try:
             studio = shelf.get(key)
             recipe = _everywhere(studio, text, values)
-            at = int(at) if isinstance(at, (int, float)) and at == at else studio.num_layers
+            known = isinstance(at, (int, float)) and 0 <= at <= studio.num_layers
+            at = int(at) if known else studio.num_layers
             mine = keys_of(studio, recipe, layer=at)["map"]
             words = f"For {words_of(studio, recipe)}, seen at layer {at}."
             plan = studio.plan(recipe)
