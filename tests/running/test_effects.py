@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from clas_core.errors import ClasError
 from clas_core.model.prompts import render
-from clas_core.running.effects import Effects, compare, diff_words
+from clas_core.running.effects import Effects, compare, diff_words, effects_of
 from clas_core.running.generation import generate
 from clas_core.steering.plan import LayerPlan, SteeringPlan, steered
 
@@ -175,3 +175,15 @@ def test_diff_keeps_both_texts(a, b, code):
     assert "".join(text for text, _ in right) == b
     if a == b:
         assert not any(differs for _, differs in left)
+
+
+def test_what_rounding_makes_is_no_shift(tiny_lm):
+    """A text that was read by the token is compared with itself, read at once."""
+    prompt, ids = render(tiny_lm, PROMPT), [5, 6, 7]
+    before = torch.randn(3, tiny_lm.model.config.vocab_size).log_softmax(-1)
+    found = [
+        effects_of(tiny_lm, prompt, ids, ids, before, (before + shift).log_softmax(-1)).kl
+        for shift in (torch.randn_like(before) * 1e-6, torch.randn_like(before) * 0.1)
+    ]
+    assert not found[0].any()
+    assert found[1].all()
