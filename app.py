@@ -25,6 +25,13 @@ def main() -> int:
     parser.add_argument(
         "--model", help="opens with this instead: smollm2, a hub id, a directory or a GGUF file"
     )
+    parser.add_argument(
+        "--endpoints",
+        nargs=2,
+        metavar=("UNSTEERED", "BAKED"),
+        help="two OpenAI-compatible servers that write the Steer tab's texts, such as "
+        "http://127.0.0.1:8080/v1, or .../v1#MODEL where one serves several",
+    )
     parser.add_argument("--mcp", action="store_true", help="serve programs by MCP too")
     args = parser.parse_args()
     try:
@@ -32,6 +39,8 @@ def main() -> int:
         if args.model:
             text = "village" if args.model == "village" else "everyday"
             profile = replace(profile, model=args.model, corpus=text)
+        if args.endpoints:
+            profile = replace(profile, endpoints=tuple(args.endpoints))
         serve(replace(profile, mcp=profile.mcp or args.mcp), args.port)
     except ClasError as error:
         print(error, file=sys.stderr)

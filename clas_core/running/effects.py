@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
@@ -119,12 +119,12 @@ def effects_of(
         kl=kl.cpu(),
         tokens=(*pieces, last + strip.finish()),
         bits_per_token=(_bits(unsteered, unsteered_ids), _bits(steered, unsteered_ids)),
-        changed_share=_changed_share(unsteered_ids, steered_ids),
+        changed_share=changed_share(unsteered_ids, steered_ids),
         languages=(
             _language(lm, prompt, unsteered_ids, codes),
             _language(lm, prompt, steered_ids, codes),
         ),
-        repetition=(_repetition(unsteered_ids), _repetition(steered_ids)),
+        repetition=(repetition(unsteered_ids), repetition(steered_ids)),
     )
 
 
@@ -152,12 +152,14 @@ def _bits(log_p: Tensor, ids: Sequence[int]) -> float:
     return -log_p.gather(-1, spoken[:, None]).mean().item() / math.log(2)
 
 
-def _changed_share(a: Sequence[int], b: Sequence[int]) -> float:
+def changed_share(a: Sequence[Hashable], b: Sequence[Hashable]) -> float:
+    """Share of both sides' pieces outside a common alignment, in [0, 1]."""
     return 1 - SequenceMatcher(None, a, b, autojunk=False).ratio()
 
 
-def _repetition(ids: Sequence[int], n: int = 4) -> float:
-    grams = [tuple(ids[i : i + n]) for i in range(len(ids) - n + 1)]
+def repetition(pieces: Sequence[Hashable], n: int = 4) -> float:
+    """Share of runs of `n` pieces that were there before, in [0, 1]; 0 where there are fewer."""
+    grams = [tuple(pieces[i : i + n]) for i in range(len(pieces) - n + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from chats import CHATML, chat_lm
 from playwright.sync_api import Browser, BrowserContext, Page, expect
+from steps import launched
 from tiny import tiny_qwen2_model
 from tiny_studio import tiny_studio
 
@@ -20,7 +20,6 @@ from clas_core.ui.behind import works
 from clas_core.ui.behind.answered import Answered
 from clas_core.ui.behind.kept import Kept
 from clas_core.ui.behind.studio import Studio
-from clas_core.ui.tabs.page import build, launch_options
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 expect.set_options(timeout=30_000)  # on a busy machine too
@@ -56,14 +55,8 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def url(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     os.environ["CLAS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    studio.warm_up()
-    app = build(studio)
-    app.launch(**launch_options(studio, port), prevent_thread_lock=True, quiet=True)
-    yield f"http://127.0.0.1:{port}/"
-    app.close(verbose=False)
+    with launched(studio) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,8 @@ class Profile:
     bring, and as many for what they may take away. What was used least recently makes room.
     `queue`: how many answers may wait for their turn.
     `mcp`: whether programs find the page's endpoint as a tool too. `gpu`: whether models run on
-    one that is lent for a call at a time (ZeroGPU of Hugging Face).
+    one that is lent for a call at a time (ZeroGPU of Hugging Face). `endpoints`: addresses of two
+    servers that write the first model's texts, unsteered and baked; none for the model itself.
     """
 
     model: str = "village"
@@ -47,6 +48,7 @@ class Profile:
     queue: int = 200
     mcp: bool = False
     gpu: bool = False
+    endpoints: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -58,6 +60,10 @@ class Profile:
                 raise ClasError(f"{field.name} in the profile must be {_NAMES[wanted]}.")
             if isinstance(value, int) and value < 0:
                 raise ClasError(f"{field.name} in the profile must not be negative.")
+        if len(self.endpoints) not in (0, 2):
+            raise ClasError("endpoints are two addresses: of the unsteered and the baked model.")
+        if self.endpoints and self.gpu:
+            raise ClasError("Where a GPU is lent for a call at a time, there are no endpoints.")
 
 
 _NAMES = {

@@ -14,6 +14,7 @@ from ...steering.recipe import Recipe
 from ...steering.where import ALL
 from ...text.languages import get_language
 from . import inputs
+from .served import of_text
 from .studio import Studio, steering_only
 
 Keys = dict[str, str]  # by what shows results, as in UNKNOWN
@@ -40,8 +41,9 @@ def keys_of(studio: Studio, recipe: Recipe, control: bool = False, layer: Any = 
     off = dataclasses.replace(measured, alpha=0.0)
     # The plots are of stories in one language, the prompt's.
     spoken = studio.language(inputs.AUTO, recipe.prompt)[0] if recipe.prompt else recipe.target
+    text = f"{recipe.hash} {int(control)}" if studio.served is None else of_text(recipe).hash
     return {
-        "steer": f"{studio.key} {recipe.hash} {int(control)}",
+        "steer": f"{studio.key} {text}",
         "link": f"{studio.key} {recipe.hash} 0",
         "map": f"{studio.key} {whole.hash} {studio.telling_layer if layer is None else layer}",
         "neurons": f"{studio.key} {Recipe(**neurons).hash}",
@@ -79,6 +81,8 @@ def asked_in_words(studio: Studio, recipe: Recipe) -> str:
     line = " ".join(recipe.prompt.split())
     prompt = line if len(line) <= 60 else f"{line[:59]}…"
     asked = f": “{prompt}”" if prompt else ", from nothing"
+    if studio.served is not None:
+        return f"{' and '.join(studio.served.titles)}{asked}"
     return f"{words_of(studio, recipe)}, {get_language(recipe.target).name}{asked}"
 
 

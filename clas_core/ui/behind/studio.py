@@ -55,6 +55,7 @@ from .mapper import Mapper
 from .outcome import Outcome, read_outcome, told
 from .parting import find_parting
 from .profile import Profile
+from .served import Served, of_text
 from .stored import Stored
 from .threads import quickest_threads, run_behind
 from .unknown import notice_of
@@ -73,7 +74,8 @@ class Studio:
     """A model, its text and everything computed from them.
 
     `gate`, `kept` and `calls` are the same for all studios of a machine, `decoder` for all of a
-    model. `neurons` are used in place of the measured language-specific ones.
+    model. `neurons` are used in place of the measured language-specific ones. `served`, if it is
+    set, writes the Steer tab's texts in the model's place.
     """
 
     def __init__(
@@ -120,6 +122,7 @@ class Studio:
             lm, most_rows=ROWS, most_tokens=TOKENS, most_waiting=self.profile.queue
         )
         self._along = Together(partial(read_along, lm))
+        self.served: Served | None = None
         self.lock = threading.Lock()  # one reading of many texts at a time
         shown = self.corpus.subset(n=map_sentences or self.profile.map_sentences)
         self.kept = kept or Kept(self.profile.cache_mb * 10**6)
@@ -134,12 +137,16 @@ class Studio:
         cls, profile: Profile, *, with_stored: bool = True, progress: Progress | None = None
     ) -> Studio:
         """The profile's model, its text measured or found, as `around` has it."""
+        served = Served.open(profile.endpoints) if profile.endpoints else None
         model, revision = parse_model(profile.model)
         lm = load(model, revision=revision)
         torch.set_num_threads(profile.threads or quickest_threads(lm))
         corpus = ParallelCorpus.bundled(profile.corpus)
         choice = Choice(model, revision, profile.corpus, corpus)
-        return cls.around(lm, choice, profile, with_stored=with_stored, progress=progress)
+        with_stored = with_stored and served is None  # answers of this model, not of the servers'
+        studio = cls.around(lm, choice, profile, with_stored=with_stored, progress=progress)
+        studio.served = served
+        return studio
 
     @classmethod
     def around(
@@ -439,10 +446,17 @@ class Studio:
         set before the start, nothing is generated or shown. Raises ClasError, with how long it
         would take, while too many wait.
         """
+        spoken = self.language(inputs.AUTO, recipe.prompt)[0]  # which a target may differ from
+        if self.served is not None:
+            if stop.is_set():
+                return
+            chat = is_templated(self.lm, recipe.chat)
+            make = partial(self.served.views, recipe, self.codes, spoken, chat, stop)
+            yield from self._answered.views(of_text(recipe).hash, make, stop)
+            return
         prompt = self.render(recipe)
         if stop.is_set():
             return
-        spoken = self.language(inputs.AUTO, recipe.prompt)[0]  # which a target may differ from
         question = question or self.question(recipe, spoken)
         make = partial(self._steer, recipe, prompt, control, stop, question, spoken, owner)
         key = (recipe.hash, control, json.dumps(question))

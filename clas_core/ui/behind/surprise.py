@@ -35,9 +35,9 @@ def with_surprise(
     stop: threading.Event,
 ) -> Iterator[View]:
     """`views`, as `Studio.steer` yields them, and one more with what `surprise` found as its
-    "bars" under a method that is about a language; else they have none. What has no such part
-    leaves what is there as it is."""
-    if recipe.method not in METHODS:
+    "bars" under a method that is about a language, where no server writes the texts; else they have
+    none. What has no such part leaves what is there as it is."""
+    if recipe.method not in METHODS or studio.served is not None:
         yield from ({**view, "bars": None} for view in views)
         return
     view: View = {"state": "none"}

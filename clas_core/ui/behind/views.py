@@ -90,11 +90,21 @@ def _sentence(effects: Effects) -> str:
         if not effects.kl.any():
             return "Nothing moved: the texts are the same."
         return "The texts are the same; the model's guesses moved."
-    before, after = effects.languages
-    said = [f"{effects.changed_share:.0%} of the text changed"]
+    return outcome_sentence(effects.changed_share, effects.languages, effects.repetition)
+
+
+def outcome_sentence(
+    share: float, languages: tuple[str | None, str | None], repetition: tuple[float, float]
+) -> str:
+    """What became of a text: the share that changed, its language and its repetition before and
+    after, as `Effects` has them."""
+    if share == 0:
+        return "The texts are the same."
+    before, after = languages
+    said = [f"{share:.0%} of the text changed"]
     if before and after and before != after:
         said.append(f"it went from {get_language(before).name} to {get_language(after).name}")
-    if effects.repetition[1] > COLLAPSED and effects.repetition[1] > effects.repetition[0]:
+    if repetition[1] > COLLAPSED and repetition[1] > repetition[0]:
         said.append("it says the same again and again")
     return f"{'; '.join(said)}."
 

@@ -82,6 +82,7 @@ class SteerTab:
     curves: gr.HTML
     busy: gr.HTML
     goals: gr.Radio
+    served: gr.HTML
 
     def renew(self, studio: Studio, values: dict[str, Any]) -> dict[Any, Any]:
         """Updates for another model with these values; the prompt itself is left to the page."""
@@ -95,10 +96,11 @@ class SteerTab:
                 value=code if code in {one for _, one in choices} else None,
                 visible=bool(choices),
             ),
-            self.fold: gr.update(visible=studio.has_template),
+            self.fold: gr.update(visible=_can_be_seen(studio)),
             self.sees: seen(studio, values),
             self.another: gr.update(visible=bool(choices)),
-            self.control: with_control(studio),
+            self.control: gr.update(value=with_control(studio), visible=studio.served is None),
+            self.served: served_note(studio),
             self.goals: goal_of(values),
             self.result: view,
             self.stamp: made_for,
@@ -163,7 +165,7 @@ def build_steer(shelf: Shelf, controls: Controls) -> SteerTab:
         )
         build_chat(studio, controls)
         with gr.Accordion(
-            "What the model sees", open=False, visible=studio.has_template, elem_id="sees"
+            "What the model sees", open=False, visible=_can_be_seen(studio), elem_id="sees"
         ) as fold:
             sees = markup()
         with gr.Row(elem_id="actions"):
@@ -175,6 +177,7 @@ def build_steer(shelf: Shelf, controls: Controls) -> SteerTab:
                 with_control(studio),
                 label="Add a random control",
                 container=False,
+                visible=studio.served is None,
                 elem_id="control",
             )
             start = {**studio.defaults(), "prompt": prompt.value}
@@ -182,6 +185,7 @@ def build_steer(shelf: Shelf, controls: Controls) -> SteerTab:
             crowd = markup(elem_id="busy")
             made = stamp("steer", "Updating …", made_for)
     cells, sweep = first.stored_cells(studio, code), first.sweep_to(studio, code)
+    served = markup(served_note(studio), elem_id="served")
     with gr.Column(elem_id="shown"):
         stored = stored_panel(stored_value(cells, sweep), elem_id="stored")
         result = result_panel(view, elem_id="result")
@@ -302,7 +306,7 @@ def build_steer(shelf: Shelf, controls: Controls) -> SteerTab:
     taken = [code_box, link, private]
     return SteerTab(
         about, example, prompt, fold, sees, another, result, taken, count, control, taken_for, made,
-        stored, curves, crowd, goals,
+        stored, curves, crowd, goals, served,
     )  # fmt: skip
 
 
@@ -334,9 +338,20 @@ def with_control(studio: Studio) -> bool:
     return studio.stored is not None
 
 
+def served_note(studio: Studio) -> str:
+    """Who writes the texts in the model's place, and what that takes away; empty where it does."""
+    if studio.served is None:
+        return ""
+    return line(studio.served.note(studio.choice.title), "note")
+
+
+def _can_be_seen(studio: Studio) -> bool:
+    return studio.has_template and studio.served is None  # a server's template is its own
+
+
 def seen(studio: Studio, values: dict[str, Any]) -> str:
     """The prompt as the model reads it; empty for a model without a chat template."""
-    if not studio.has_template:
+    if not _can_be_seen(studio):
         return ""
     try:
         text = studio.render(studio.recipe(values)).text
@@ -363,12 +378,18 @@ def _made_for(studio: Studio, recipe: Recipe, control: bool) -> str:
 
 
 def how_busy(studio: Studio, recipe: Recipe, control: bool) -> str:
-    """How long it would take until an answer to `recipe` begins; empty where it begins at once."""
+    """How long it would take until an answer to `recipe` begins; empty where it begins at once, or
+    where servers don't tell."""
+    if studio.served is not None:
+        return ""
     said = busy(studio.decoder, 3 if control else 2, recipe.max_new_tokens)
     return line(said, "note") if said else ""
 
 
 def private_note(studio: Studio) -> Any:
-    """Why a link to this model opens only here, as a note; hidden where it opens anywhere."""
+    """Why a link to this model opens only here, as a note, and that servers have no part in it;
+    hidden where there is nothing to say."""
     reason = studio.choice.private
+    if studio.served is not None:
+        reason = f"Steers {studio.choice.title} on this machine, not the servers. {reason}".rstrip()
     return gr.update(value=f'<p class="note">{escape(reason)}</p>', visible=bool(reason))
