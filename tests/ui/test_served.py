@@ -68,6 +68,17 @@ def test_a_text_that_is_cut_says_so(studio):
     assert all("cut at 3 tokens" in pane["badges"] for pane in last["panes"])
 
 
+def test_who_counts_no_tokens_is_cut_where_it_was_asked_to(studio, pair):
+    def behave(to):
+        to.begin()
+        to.text("so far", "length")
+
+    pair[0].behave = behave
+    one, other = views(studio)[-1]["panes"]
+    assert "cut at 12 tokens" in one["badges"]
+    assert "5 tokens" in other["badges"]
+
+
 def test_only_a_drawn_text_is_said_to_be_chance(studio):
     plain, drawn = (views(studio, replace(RECIPE, temperature=t))[-1] for t in (0.0, 0.7))
     assert "chance" not in plain["sentence"]
@@ -135,9 +146,8 @@ def test_servers_are_checked_at_the_start(pair):
 
 
 def test_the_note_says_what_servers_cannot(studio):
-    note = studio.served.note("village")
-    for word in ("left-alone", "baked", "strength", "control", "village"):
-        assert word in note
+    for word in ("left-alone", "baked", "strength", "control", "the model named at the top"):
+        assert word in studio.served.note
 
 
 def test_a_profile_names_two_or_none(tmp_path):

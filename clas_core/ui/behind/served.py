@@ -56,15 +56,16 @@ class Served:
         """What the servers call their models."""
         return tuple(endpoint.title for endpoint in self.endpoints)
 
-    def note(self, local: str) -> str:
-        """What there is to know of such a page, whose other tabs are about the model `local`."""
+    @property
+    def note(self) -> str:
+        """What there is to know of such a page."""
         one, other = self.titles
         return (
             f"The answers come from two servers: {one}, left alone, and {other}, into which a "
             "steering was baked. Its strength is the one that was baked: goal, strength and method "
-            "don't change these texts, prompt, temperature, length and seed do. A random control, "
+            "don't change these texts; prompt, temperature, length and seed do. A random control, "
             "and what steering moves inside, can't be had from servers. All else on this page is "
-            f"of {local}, on this machine."
+            "of the model named at the top, on this machine."
         )
 
     def views(
@@ -92,20 +93,20 @@ class Served:
             last: tuple[Written, ...] = (Written(), Written())
             frame = max(FRAME, self._answers / FRAMES)
             for last in write_apart(self.endpoints, asked, stop, frame=frame):
-                yield self._view(last, "running", spoken)
+                yield self._view(recipe, last, "running", spoken)
             state = "stopped" if stop.is_set() else "done"
-            yield self._view(last, state, spoken, codes, sampled=recipe.temperature > 0)
+            yield self._view(recipe, last, state, spoken, codes)
         finally:
             self._answers -= 1
             self._room.release()
 
     def _view(
         self,
+        recipe: Recipe,
         found: Sequence[Written],
         state: str,
         spoken: str,
         codes: Sequence[str] = (),
-        sampled: bool = False,
     ) -> View:
         texts = [one.text for one in found]
         spans = marked(texts, spoken)
@@ -120,7 +121,7 @@ class Served:
                 "lang": heard[row] or spoken,
                 "writing": state == "running" and not one.done,
                 "empty": "The model ended its text at once.",
-                "badges": _badges(one, heard[row], state),
+                "badges": _badges(one, heard[row], state, recipe.max_new_tokens),
             }
             for row, one in enumerate(found)
         ]
@@ -134,7 +135,7 @@ class Served:
             share, again = changed_share(*words), (repetition(words[0]), repetition(words[1]))
             said = outcome_sentence(share, (before, after), again)
             chance = " Each server draws by itself: above temperature 0 some of it is chance."
-            view["sentence"] = said + (chance if sampled and share else "")
+            view["sentence"] = said + (chance if recipe.temperature > 0 and share else "")
         return view
 
 
@@ -153,10 +154,12 @@ def of_text(recipe: Recipe) -> Recipe:
     )
 
 
-def _badges(one: Written, code: str | None, state: str) -> list[str]:
-    badges = []
-    if one.tokens is not None:
-        badges = [f"{one.tokens} token{'' if one.tokens == 1 else 's'}"]
-        if state == "done" and not one.done:
-            badges = [f"cut at {badges[0]}"]
-    return [get_language(code).name, *badges] if code else badges
+def _badges(one: Written, code: str | None, state: str, most: int) -> list[str]:
+    """`most`: tokens that were asked for, at which an answer is cut that didn't end itself."""
+    cut = state == "done" and not one.done
+    count = one.tokens if one.tokens is not None or not cut else most
+    badges = [get_language(code).name] if code else []
+    if count is not None:
+        said = f"{count} token{'' if count == 1 else 's'}"
+        badges.append(f"cut at {said}" if cut else said)
+    return badges

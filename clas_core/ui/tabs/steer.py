@@ -342,7 +342,7 @@ def served_note(studio: Studio) -> str:
     """Who writes the texts in the model's place, and what that takes away; empty where it does."""
     if studio.served is None:
         return ""
-    return line(studio.served.note(studio.choice.title), "note")
+    return line(studio.served.note, "note")
 
 
 def _can_be_seen(studio: Studio) -> bool:
