@@ -1,4 +1,4 @@
-"""Processes find what one process finds; a cluster too."""
+"""Processes find what one process finds."""
 
 import multiprocessing
 import os
@@ -103,16 +103,6 @@ def test_a_killed_worker_harms_nobody_else(source, runs, tiny_lm, tmp_path):
 def test_a_refusal_in_a_worker_arrives(source, runs):
     with pytest.raises(ClasError, match="no directory"):
         list(run_in_processes(WorkerSetup(Recipe(model="/nowhere"), source.atlas), runs, 2))
-
-
-def test_cluster(source, runs, tiny_lm):
-    ray = pytest.importorskip("ray")
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
-    try:
-        found = flat(run_in_processes(source, runs[:2], 1, cluster=True))
-    finally:
-        ray.shutdown()
-    check(found, flat(run_tasks(tiny_lm, source.atlas, runs[:2])))
 
 
 def test_no_worker_is_refused(source, runs):

@@ -14,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import torch
 
@@ -28,6 +29,7 @@ from .items import Split
 
 S = TypeVar("S", bound=Split)
 Answers = Iterator[tuple[int, list[Any]]]  # which job, and its predictions
+RETRIES = 3  # of a job whose process or node dies under it, on a cluster
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +92,7 @@ class _Worker:
 
 
 _worker: _Worker | None = None  # this process's, once it is one
+_sweep = ""  # what it works for, where Ray lets it go on with another one
 
 
 def _begin(setup: WorkerSetup, threads: int) -> None:
@@ -128,17 +131,60 @@ def _by_processes(setup: WorkerSetup, jobs: Sequence[Job], workers: int) -> Answ
 
 
 def _by_ray(setup: WorkerSetup, jobs: Sequence[Job], workers: int) -> Answers:
+    """Tasks of Ray rather than actors: what a node or a process takes along with it is done again
+    elsewhere, those that find no free processor wait, and a node that joins gets its share."""
     try:
         import ray
-        from ray.util import ActorPool
+        from ray.exceptions import RayError, RayTaskError
     except ImportError as error:
         raise ClasError(
             'A cluster is reached through Ray, which isn\'t here: pip install "clas-studio[ray]".'
         ) from error
     if not ray.is_initialized():
-        ray.init(include_dashboard=False, log_to_driver=False)
-    gpus = 1 if torch.cuda.is_available() else 0
-    actor = ray.remote(num_cpus=1, num_gpus=gpus)(_Worker)
-    shared = ray.put(setup)
-    pool = ActorPool([actor.remote(shared, 1) for _ in range(min(workers, len(jobs)))])
-    yield from pool.map_unordered(lambda worker, job: worker.do.remote(*job), list(enumerate(jobs)))
+        try:
+            ray.init(include_dashboard=False, log_to_driver=False)
+        except (ConnectionError, RuntimeError) as error:  # nobody there; another Python or Ray
+            said = str(error).strip().partition("\n")[0].rstrip(".")
+            raise ClasError(f"Ray's cluster can't be reached ({said}).") from error
+    # Of the cluster, not of this machine. After a GPU's task a process would end, and its model.
+    gpus = 1 if ray.cluster_resources().get("GPU") else 0
+    do = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES, max_calls=0)(_do_there)
+    sweep, shared = uuid4().hex, [ray.put(setup)]  # in a list, so that each process reads it once
+    queue = iter(enumerate(jobs))
+    under_way: list[Any] = []
+    try:
+        while True:
+            more = islice(queue, workers - len(under_way))
+            under_way += [do.remote(sweep, shared, *job) for job in more]
+            if not under_way:
+                return
+            finished, under_way = ray.wait(under_way)
+            yield from ray.get(finished)
+    except RayTaskError as error:
+        if isinstance(error.cause, ClasError):  # as it was said, without the traceback of there
+            raise ClasError(str(error.cause)) from None
+        if isinstance(error.cause, ImportError):
+            raise ClasError(
+                f"A machine of the cluster lacks what this one has ({error.cause}): install the "
+                "same clas-studio on all of them."
+            ) from error
+        raise
+    except RayError as error:
+        raise ClasError(
+            f"A job's process ended again and again ({type(error).__name__}), perhaps for lack of "
+            "memory: take fewer workers. What was scored is kept where there is a log."
+        ) from error
+    finally:
+        for one in under_way:
+            ray.cancel(one, force=True)
+
+
+def _do_there(sweep: str, shared: list[Any], place: int, job: Job) -> tuple[int, list[Any]]:
+    """A job, in a process of Ray's, which keeps the model of the `sweep` that it is working for."""
+    global _worker, _sweep
+    if _worker is None or _sweep != sweep:
+        import ray
+
+        _worker, _sweep = None, sweep  # one model at a time
+        _worker = _Worker(ray.get(shared[0]), 1)
+    return _worker.do(place, job)
