@@ -16,7 +16,8 @@ from clas_core.errors import ClasError
 from clas_core.ui.behind.profile import Profile, default_profile, read_profile
 
 
-def main() -> int:
+def options() -> argparse.ArgumentParser:
+    """What can be said on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, help="default: the profile's")
     parser.add_argument(
@@ -33,7 +34,11 @@ def main() -> int:
         "http://127.0.0.1:8080/v1, or .../v1#MODEL where one serves several",
     )
     parser.add_argument("--mcp", action="store_true", help="serve programs by MCP too")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    args = options().parse_args()
     try:
         profile = read_profile(args.profile)
         if args.model:

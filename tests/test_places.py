@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from app import options
 from clas_core.shell.cli import _parser
 from clas_core.ui.behind.profile import PROFILES, read_profile
 
@@ -23,8 +24,9 @@ DOCKERFILE = (PROFILES / "docker" / "Dockerfile").read_text("utf-8")
 
 def test_every_place_has_a_page_and_every_profile_a_place() -> None:
     names = {page.stem for page in PAGES}
-    assert names == {"zerogpu", "cpu", "workshop", "docker", "jupyter"}
-    assert {path.stem for path in PROFILES.glob("*.toml")} == names - {"jupyter"} | {"local"}
+    assert names == {"zerogpu", "cpu", "workshop", "docker", "jupyter", "serving"}
+    profiles = names - {"jupyter", "serving"} | {"local"}
+    assert {path.stem for path in PROFILES.glob("*.toml")} == profiles
     readme = (ROOT / "README.md").read_text("utf-8")
     assert all(f"(spaces_config/{name}.md)" in readme for name in names)
 
@@ -35,8 +37,10 @@ def test_pages_say_what_it_costs_and_name_what_there_is(page: Path) -> None:
     assert "osts" in text
     for link in re.findall(r"\]\(([^)#]+)\)", text):
         assert (page.parent / link).exists(), link
-    for words in re.findall(r"python -m clas_core (publish .*?)(?:`|\n|$)", text):
+    for words in re.findall(r"python -m clas_core (.*?)(?:`|\n|$)", text):
         _parser().parse_args(shlex.split(words))
+    for words in re.findall(r"python app\.py (.*?)(?:`|\n|$)", text):
+        options().parse_args(shlex.split(words))
     for name in re.findall(r"--profile (\w+)", text):
         read_profile(name)
 
