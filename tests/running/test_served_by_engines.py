@@ -1,19 +1,22 @@
-"""The client of other servers against llama.cpp's own two: llama-cpp-python's and llama-server.
+"""The client of other servers against real ones: llama.cpp's two (that of llama-cpp-python and
+llama-server) on baked GGUF files, vLLM on a baked directory.
 
-Each test is skipped where its server isn't installed.
+Each test is skipped where its server isn't installed. A vLLM for processors will do.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -32,37 +35,53 @@ from clas_core.steering.plan import LayerPlan, SteeringPlan
 pytestmark = pytest.mark.slow
 PROMPTS = ("The cat sleeps in the house.", "Mvua inanyesha.")
 TOKENS = 24
+QUIET = {"VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
 
 
-def by_python(model: Path, port: int) -> list[str]:
+def by_python(folder: Path, name: str, port: int) -> list[str]:
     if not all(map(importlib.util.find_spec, ("llama_cpp", "sse_starlette"))):
         pytest.skip("pip install llama-cpp-python[server]")
     return [
-        *(sys.executable, "-m", "llama_cpp.server", "--model", str(model), "--port", str(port)),
+        *(sys.executable, "-m", "llama_cpp.server", "--model", str(folder / f"{name}.gguf")),
+        *("--port", str(port)),
         *("--n_ctx", "256", "--n_threads", "1", "--interrupt_requests", "false"),
     ]
 
 
-def by_llama_server(model: Path, port: int) -> list[str]:
+def by_llama_server(folder: Path, name: str, port: int) -> list[str]:
     if not (program := shutil.which("llama-server")):
         pytest.skip("no llama-server in PATH")
     return [
-        *(program, "-m", str(model), "--port", str(port), "-c", "1024", "-np", "4", "-t", "1"),
-        *("--no-webui",),
+        *(program, "-m", str(folder / f"{name}.gguf"), "--port", str(port)),
+        *("-c", "1024", "-np", "4", "-t", "1", "--no-webui"),
+    ]
+
+
+def by_vllm(folder: Path, name: str, port: int) -> list[str]:
+    if not (program := shutil.which("vllm")):
+        pytest.skip("no vllm in PATH")
+    return [
+        *(program, "serve", str(folder / name), "--served-model-name", name, "--port", str(port)),
+        *("--dtype", "float32", "--max-model-len", "256", "--enforce-eager"),
+        *("--gpu-memory-utilization", "0.2"),
     ]
 
 
 @contextmanager
-def served(command: Callable[[Path, int], list[str]], model: Path, name: str) -> Iterator[Endpoint]:
+def served(
+    command: Callable[[Path, str, int], list[str]], folder: Path, name: str
+) -> Iterator[Endpoint]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    log = model.with_suffix(".log")
+    log, started = folder / f"{name}.log", command(folder, name, port)
     with log.open("wb") as said:
-        process = subprocess.Popen(command(model, port), stdout=said, stderr=said)
+        process = subprocess.Popen(
+            started, stdout=said, stderr=said, env={**QUIET, **os.environ}, start_new_session=True
+        )
     try:
         endpoint = Endpoint(f"http://127.0.0.1:{port}/v1", name)
-        for _ in range(240):
+        for _ in range(600):
             try:
                 endpoint.check()
                 break
@@ -74,15 +93,15 @@ def served(command: Callable[[Path, int], list[str]], model: Path, name: str) ->
             raise last
         yield endpoint
     finally:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # with the processes that it began
         process.wait()
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A tiny model as GGUF, and the same with a plan baked in; what we ourselves say of both."""
-    folder, tokenizer = tmp_path_factory.mktemp("gguf"), make_tokenizer()
-    model = tiny_llama_model(hidden_act="silu")
+    """A tiny model as GGUF and as a directory, each also with a plan baked in; and what we say."""
+    folder, tokenizer = tmp_path_factory.mktemp("served"), make_tokenizer()
+    model = tiny_llama_model(hidden_act="silu", head_dim=32)  # vLLM's least
     # A random model says halves of characters, of which every program makes something else: tokens
     # that aren't plain text get the logit 0, and some other one always has more.
     plain = torch.zeros(model.config.vocab_size, 1)
@@ -96,6 +115,9 @@ def files(tmp_path_factory):
     shift = torch.randn(32, generator=generator)
     plan = SteeringPlan({1: LayerPlan(scale=scale, shift=shift)}, "test plan")
     bake(lm, plan, folder / "steered.gguf")
+    model.save_pretrained(folder / "plain")
+    tokenizer.save_pretrained(folder / "plain")
+    bake(load(folder / "plain"), plan, folder / "steered")
     wanted = {}
     for prompt in PROMPTS:
         *_, step = generate(lm, prompt, plans=[None, plan], max_new_tokens=TOKENS)
@@ -104,15 +126,12 @@ def files(tmp_path_factory):
     return folder, wanted
 
 
-@pytest.fixture(scope="module", params=[by_python, by_llama_server])
+@pytest.fixture(scope="module", params=[by_python, by_llama_server, by_vllm])
 def pair(request, files):
     folder, _ = files
     with ExitStack() as stack:
         names = ("plain", "steered")
-        yield [
-            stack.enter_context(served(request.param, folder / f"{name}.gguf", name))
-            for name in names
-        ]
+        yield [stack.enter_context(served(request.param, folder, name)) for name in names]
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
@@ -122,10 +141,10 @@ def test_greedy_texts_are_ours(pair, files, prompt):
     assert not any(one.done for one in last)  # cut at their length, and so they say
 
 
-def test_texts_come_bit_by_bit(pair, files):
-    found = list(write_apart(pair, Question(PROMPTS[0], 200), threading.Event(), frame=0.005))
-    texts = [one.text for one, _ in found]
-    assert len(set(texts)) > 3
+def test_texts_come_bit_by_bit(pair):
+    with closing(pair[0].connect()) as connection:
+        texts = [one.text for one in pair[0].answer(connection, Question(PROMPTS[0], 200))]
+    assert len(set(texts)) > 10
     assert all(later.startswith(earlier) for earlier, later in pairwise(texts))
 
 
