@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import random
 import socket
 import threading
 import time
@@ -296,3 +298,33 @@ def test_strangers_words_stay_on_a_line(server):
         ask(server)
     assert "a [31mb" in str(caught.value)
     assert json.dumps(str(caught.value))
+
+
+def test_spoilt_streams_are_texts_or_sentences():
+    """Whatever bytes come, nothing else is raised, and what is told can be sent on to a page."""
+    whole = b"".join(
+        b"data: " + json.dumps(one).encode() + b"\n\n"
+        for one in (
+            {"choices": [{"text": "the cat é", "finish_reason": None}]},
+            {"choices": [{"delta": {"content": "\ud83d\ude00"}, "finish_reason": "stop"}]},
+            {"choices": [], "usage": {"completion_tokens": 5}},
+        )
+    )
+    whole += b"data: [DONE]\n\n"
+    endpoint, drawn, ended = Endpoint("http://host/v1", "It"), random.Random(0), 0
+    for _ in range(3000):
+        spoilt = bytearray(whole)
+        for _ in range(drawn.randint(0, 4)):
+            place = drawn.randrange(len(spoilt))
+            new = drawn.choice(
+                [b"", b'"', b"{", b"[", b"\n", b"\xff", b"null", b"1e999", b"\\ud800"]
+            )
+            spoilt[place : place + drawn.choice([0, 1, 9])] = new
+        try:
+            for written in endpoint._written(io.BytesIO(spoilt), 8):  # type: ignore[arg-type]
+                written.text.encode()
+                assert written.tokens is None or isinstance(written.tokens, int)
+        except ClasError:
+            continue
+        ended += 1
+    assert 300 < ended < 3000
