@@ -144,18 +144,26 @@ def steered(studio: Studio, recipe: Recipe = RECIPE, **options: Any) -> list[dic
     return list(studio.calls(steering, studio, recipe, True, **options))
 
 
+def assert_equal(view: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Shifts differ by rounding where other rows were decoded beside them."""
+    assert {**view, "strip": None} == {**wanted, "strip": None}
+    strip, other = view["strip"], wanted["strip"]
+    assert {**strip, "kl": None} == {**other, "kl": None}
+    assert strip["kl"] == pytest.approx(other["kl"], abs=1e-4)
+
+
 def test_panes_are_as_at_home(house: House, far: Studio, gpu: LentGPU) -> None:
     with at_home(house):
         wanted = steered(house.here)[-1]
     found = steered(far)
-    assert found[-1] == wanted
+    assert_equal(found[-1], wanted)
     assert found[-1]["panes"][1]["spans"] != found[-1]["panes"][0]["spans"]
     assert found[-1]["panes"][0]["asked"]
     assert len(found) > 1
     other = replace(RECIPE, alpha=1.0)
     with at_home(house):
         wanted = steered(house.here, other)[-1]
-    assert steered(far, other)[-1] == wanted
+    assert_equal(steered(far, other)[-1], wanted)
     assert gpu.forks == 1  # the second call came to the same process
     assert set(gpu.asked) == {25}
 
