@@ -2,8 +2,8 @@
 
 On the bundled everyday text. A third of its sentences is for the atlas and for choosing settings,
 the rest for telling what they do: the paper's direction (CLAS with alpha above 0) and the other
-methods, with random controls, on bits per byte and retrieval; of CLAS the other way there are only
-the sentences for choosing. How well a method
+methods, each beside random controls of its own, on bits per byte and retrieval; of CLAS the other
+way there are only the sentences for choosing. How well a method
 makes the model write in another language is told of beginnings from that rest, its setting chosen
 on some of them. What is done is in a folder: a killed run goes on from there.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,18 @@ from ..atlas.atlas import Atlas
 from ..atlas.cache import measure_cached
 from ..atlas.fingerprint import fingerprint
 from ..atlas.selection import CATEGORIES, select
-from ..evaluation.judging.comparison import MEAN, Comparison, Difference, compare
-from ..evaluation.judging.conditions import CONTROL
+from ..evaluation.judging.comparison import (
+    MEAN,
+    Comparison,
+    Difference,
+    beyond_controls,
+    compare,
+)
+from ..evaluation.judging.conditions import CONTROL, own_controls
 from ..evaluation.judging.engine import load_items, reporting_runs
 from ..evaluation.judging.finding import find_all, measure_shifts
 from ..evaluation.judging.items import Chosen, Test, Validation
-from ..evaluation.judging.results import describe
+from ..evaluation.judging.results import Results, describe
 from ..evaluation.judging.sweep import Sweep, grid, summarise, sweep_runs
 from ..evaluation.tasks.parallel import BitsPerByte, Retrieval
 from ..evaluation.telling.real import FORMAT
@@ -57,14 +63,15 @@ OTHERS: tuple[dict[str, list[Any]], ...] = (  # the other methods, and what is t
 class Sizes:
     """How much is measured of each language. `begun` texts are tried for choosing how to force a
     language, `told` are told of, `tokens` long; `scored` sentences are tried for choosing what
-    helps, and `judged` told of, twice as many where translations are looked for; `moved` sentences
-    tell how far languages move apart."""
+    helps, and `judged` told of, twice as many where translations are looked for, under `controls`
+    random controls of each method; `moved` sentences tell how far languages move apart."""
 
     begun: int = 2
     told: int = 6
     tokens: int = 16
     scored: int = 4
     judged: int = 8
+    controls: int = 2
     moved: int = 8
 
 
@@ -107,7 +114,7 @@ def study_real(
     swept = _sweep(lm, atlas, corpus, tried, sizes, folder, progress)
     paper = _best(swept, "CLAS")
     rest = [_best(swept, values["method"][0]) for values in OTHERS]
-    gains, found = _tell(lm, atlas, corpus, [paper, *rest], 2, sizes, folder, progress)
+    gains, found = _tell(lm, atlas, corpus, [paper, *rest], sizes, folder, progress)
     # A plan of Kojima's is another one for each language from the first layer on.
     conditions = [
         one
@@ -222,34 +229,50 @@ def _tell(
     atlas: Atlas,
     corpus: ParallelCorpus,
     chosen: Sequence[Chosen[Recipe]],
-    controls: int,
     sizes: Sizes,
     folder: Path,
     progress: Progress,
 ) -> tuple[dict[str, Any], Comparison]:
-    """What the settings gain on test sentences, by task and condition; as data and as it is."""
-    runs = reporting_runs(_items(corpus, Test, sizes.judged), chosen, controls)
-    found = compare(run_logged(lm, atlas, Test, runs, "Telling", folder, progress))
+    """What the settings gain on test sentences, by task and condition, and beyond what their random
+    controls do; as data and as it is."""
+    runs = reporting_runs(_items(corpus, Test, sizes.judged), chosen, sizes.controls)
+    others = own_controls([one.setting for one in chosen[1:]], sizes.controls)
+    found_of = [
+        run_logged(lm, atlas, Test, some, stage, folder, progress)
+        for stage, some in (
+            ("Telling", runs),
+            ("Telling of controls", [replace(run, conditions=others) for run in runs]),
+        )
+    ]
+    idle = {name: codes for one in found_of for name, codes in one.about["idle"].items()}
+    scores = tuple(score for one in found_of for score in one.scores)
+    results = Results(scores, {**found_of[0].about, "idle": idle})
+    found = compare(results)
     settings = {one.setting.method: _setting(one.setting) for one in chosen}
-    data = {
-        task: {
-            name: {"setting": settings.get(name), **_told(found.cells(name, task, metric))}
+    data: dict[str, Any] = {}
+    for task, metric in found.measures:
+        data[task] = {
+            name: _told(found.cells(name, task, metric))
             for name in found.conditions
             if found.cells(name, task, metric)
         }
-        for task, metric in found.measures
-    }
+        for name, setting in settings.items():
+            beyond = beyond_controls(results, name, task, metric)
+            data[task][name] |= {"setting": setting, "beyond": beyond and _mean_of(beyond)}
     return data, found
+
+
+def _mean_of(mean: Difference) -> dict[str, Any]:
+    names = ("before", "after", "gain", "low", "high", "p")
+    whole = mean.as_dict()
+    return {**_round({name: whole[name] for name in names}), "shown": mean.shown}
 
 
 def _told(cells: Sequence[Difference]) -> dict[str, Any]:
     """A condition on a task: the mean over languages with its interval, and each language."""
     (mean,) = (cell for cell in cells if cell.language == MEAN)
-    names = ("before", "after", "gain", "low", "high", "p")
-    whole = mean.as_dict()
     return {
-        **_round({name: whole[name] for name in names}),
-        "shown": mean.shown,
+        **_mean_of(mean),
         "languages": {
             cell.language: {
                 **_round({name: cell.as_dict()[name] for name in ("before", "gain")}),

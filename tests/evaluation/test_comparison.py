@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from clas_core.errors import ClasError
-from clas_core.evaluation.judging.comparison import MEAN, Difference, compare
+from clas_core.evaluation.judging.comparison import MEAN, Difference, beyond_controls, compare
 from clas_core.evaluation.judging.engine import ConditionScores
 from clas_core.evaluation.judging.items import Scores, Test
 from clas_core.evaluation.judging.results import Results
@@ -105,6 +105,38 @@ def test_how_often_controls_win(comparison):
     """In es the first loses and the second wins; in hi the first wins and the second ties."""
     assert comparison.control_wins["CLAS", "a task", "accuracy"] == pytest.approx(2.5 / 4)
     assert ("CLAS", "a task", "bits_per_byte") not in comparison.control_wins
+
+
+def test_a_method_is_compared_with_its_own_controls():
+    """IntMu's two controls gain 2 and 4 items, on average 3: it is 5 beyond them, and CLAS, whose
+    control gains 20, is behind."""
+    table = {
+        "unsteered": right(20),
+        "CLAS": right(28),
+        "IntMu": right(28),
+        "random control 0 of CLAS": right(40),
+        "random control 0 of IntMu": right(22),
+        "random control 1 of IntMu": right(24),
+    }
+    found = Results(
+        tuple(
+            ConditionScores(name, scores(values, code))
+            for name, values in table.items()
+            for code in ("en", "es", "hi")
+        ),
+        ABOUT,
+    )
+    own = beyond_controls(found, "IntMu", "a task", "accuracy")
+    assert (own.condition, own.language, own.items) == ("IntMu", MEAN, 2 * N)  # English left out
+    assert own.before == pytest.approx(23 / 40)
+    assert own.gain.estimate == pytest.approx(5 / 40)
+    assert own.shown == 1
+    assert beyond_controls(found, "CLAS", "a task", "accuracy").shown == -1
+    wins = compare(found).control_wins
+    assert wins["IntMu", "a task", "accuracy"] == 0
+    assert wins["CLAS", "a task", "accuracy"] == 1
+    alone = Results(found.scores[:6], ABOUT)  # without controls
+    assert beyond_controls(alone, "CLAS", "a task", "accuracy") is None
 
 
 def test_less_is_better_for_bits(comparison):

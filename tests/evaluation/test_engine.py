@@ -14,6 +14,8 @@ from clas_core.errors import ClasError
 from clas_core.evaluation.judging.conditions import (
     UNSTEERED,
     Condition,
+    controls_of,
+    own_controls,
     standard_conditions,
     with_baselines,
 )
@@ -193,6 +195,18 @@ def test_a_task_may_lack_the_anchor():
                                           for code in ("en", "sw")}))  # fmt: skip
     found = load_items([task], Validation, ["en", "sw"], 2)
     assert [items.language for _, items in found] == ["sw"]
+
+
+def test_each_method_has_controls_of_its_own():
+    """Named after it, of its recipe; those named after nobody stand for any other."""
+    first, *others = with_baselines(RECIPE)
+    of_first = [one.name for one in standard_conditions([first, *others], 1)]
+    assert controls_of("IntMu", of_first) == ["random control 0"]
+    own = own_controls(others, 2)
+    assert all(one.recipe is not None and one.recipe.method in one.name for one in own)
+    names = of_first + [one.name for one in own]
+    assert controls_of("IntMu", names) == ["random control 0 of IntMu", "random control 1 of IntMu"]
+    assert controls_of("CLAS", names) == ["random control 0"]
 
 
 def test_names_are_told_apart():

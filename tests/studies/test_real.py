@@ -6,6 +6,7 @@ import json
 import pytest
 
 from clas_core.errors import ClasError
+from clas_core.evaluation.judging.conditions import controls_of
 from clas_core.evaluation.telling.real import (
     RealModel,
     findings_markdown,
@@ -18,6 +19,7 @@ from clas_core.studies.__main__ import main
 from clas_core.studies.real import FORCED, Sizes, command_of, forcing_settings, study_real
 
 SMALL = Sizes(begun=1, told=2, tokens=4, scored=2, judged=3, moved=3)
+BOUNDED = ("gain", "low", "high")
 CODES = ("en", "de", "sw", "es", "tr")
 
 
@@ -46,7 +48,10 @@ def test_it_tells_all_that_was_asked(found, tiny_lm):
     assert set(data["gains"]) == {"bits-per-byte", "retrieval"}
     methods = {"CLAS", "IntMu", "LAPE", "LanguageArithmetic", "DiffMean", "Kojima"}
     assert methods < set(data["gains"]["retrieval"])
-    assert sum("random" in name for name in data["gains"]["bits-per-byte"]) == 2
+    for gains in data["gains"].values():
+        for name in methods:
+            assert len(controls_of(name, gains)) == SMALL.controls
+            assert set(gains[name]["beyond"]) == {"before", "after", "p", "shown", *BOUNDED}
     assert data["gains"]["bits-per-byte"]["CLAS"]["setting"]["alpha"] > 0
     assert min(one["setting"]["alpha"] for one in data["tried"]) < 0
     assert {one["task"] for one in data["apart"]} == {"bits-per-byte", "retrieval"}
@@ -139,5 +144,35 @@ def test_the_headline_says_what_was_found(found, signs, said):
     assert said in real_headline(models)
     assert "got likelier" not in real_headline(models)
     for one in models:
-        one.data["gains"]["bits-per-byte"]["IntMu"]["shown"] = 1
-    assert "by IntMu; no random control" in real_headline(models)
+        one.data["gains"]["bits-per-byte"]["IntMu"] |= {"shown": 1, "p": 0.001}
+    assert "by IntMu, but not surely more" in real_headline(models)
+    for one in models:
+        bits = one.data["gains"]["bits-per-byte"]
+        bits["IntMu"] |= {"gain": -0.5, "beyond": {"gain": -0.4, "p": 0.001, "shown": 1}}
+    assert "likelier on" in real_headline(models)
+    assert "by IntMu, more than under random controls" in real_headline(models)
+
+
+def test_many_tried_methods_are_corrected_for(found):
+    """A p-value that one method alone would be claimed by isn't enough for one of six."""
+    _, data, _ = found
+    one = RealModel(copy.deepcopy(data))
+    for cell in one.data["gains"]["bits-per-byte"].values():
+        cell |= {"shown": 0, "p": 0.9}
+    one.data["gains"]["bits-per-byte"]["LAPE"] |= {"shown": 1, "p": 0.03}
+    assert one.helped == []
+    one.data["gains"]["bits-per-byte"]["LAPE"]["p"] = 0.005
+    assert one.helped == ["LAPE"]
+
+
+def test_a_method_must_beat_each_of_its_random_controls(found):
+    _, data, _ = found
+    one = RealModel(copy.deepcopy(data))
+    bits = one.data["gains"]["bits-per-byte"]
+    bits["Kojima"] |= {"shown": 1, "p": 0.001, "gain": -0.2}
+    bits["Kojima"]["beyond"] |= {"shown": 1, "p": 0.001}
+    for name in controls_of("Kojima", bits):
+        bits[name]["gain"] = -0.1
+    assert "Kojima" in one.beyond
+    bits[controls_of("Kojima", bits)[0]]["gain"] = -0.3
+    assert "Kojima" not in one.beyond

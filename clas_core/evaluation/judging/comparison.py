@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from .conditions import CONTROL, UNSTEERED
+from .conditions import CONTROL, UNSTEERED, controls_of
 from .engine import ANCHOR
 from .items import LOWER_IS_BETTER, Scores
 from .results import Results
@@ -118,9 +118,9 @@ def claim(cell: Difference, p: float) -> int:
 class Comparison:
     """All conditions against the unsteered one.
 
-    control_wins: (condition, task, metric) to the share of languages and random controls, the
-    anchor left out, in which the control gained more; equal gains count half. Empty without
-    controls.
+    control_wins: (condition, task, metric) to the share of languages and random controls (its own,
+    where it has some), the anchor left out, in which the control gained more; equal gains count
+    half. Empty without controls.
     """
 
     differences: tuple[Difference, ...]
@@ -199,6 +199,32 @@ def compare(results: Results[Any], anchor: str = ANCHOR, seed: int = 0) -> Compa
     return Comparison(tuple(found), _control_wins(found, anchor), about, anchor)
 
 
+def beyond_controls(
+    results: Results[Any],
+    condition: str,
+    task: str,
+    metric: str,
+    *,
+    anchor: str = ANCHOR,
+    seed: int = 0,
+) -> Difference | None:
+    """`condition` against its own random controls, in the mean over languages: item by item, their
+    mean score is `before`. None where it has no controls on this task."""
+    pairs = []
+    for language in results.languages(task):
+        after = results.get(condition, task, metric, language)
+        controls = [
+            found
+            for name in controls_of(condition, results.conditions)
+            if (found := results.get(name, task, metric, language)) is not None
+        ]
+        if language == anchor or after is None or not controls:
+            continue
+        values = tuple(map(fmean, zip(*(one.values for one in controls), strict=True)))
+        pairs.append((replace(controls[0], values=values), after))
+    return _difference(condition, MEAN, pairs, seed) if pairs else None
+
+
 def _compare_condition(
     results: Results[Any], condition: str, task: str, metric: str, anchor: str, seed: int
 ) -> list[Difference]:
@@ -265,15 +291,15 @@ def _difference(
 def _control_wins(
     differences: Sequence[Difference], anchor: str
 ) -> dict[tuple[str, str, str], float]:
-    controls: dict[tuple[str, str, str], list[float]] = {}
-    for d in differences:
-        if d.condition.startswith(CONTROL):
-            controls.setdefault((d.task, d.metric, d.language), []).append(d.better)
+    found = {(d.condition, d.task, d.metric, d.language): d.better for d in differences}
+    names = list(dict.fromkeys(d.condition for d in differences))
     wins: dict[tuple[str, str, str], list[float]] = {}
     for d in differences:
         if d.condition.startswith(CONTROL) or d.language in (anchor, MEAN):
             continue
-        for control in controls.get((d.task, d.metric, d.language), ()):
-            won = 0.5 if control == d.better else float(control > d.better)
-            wins.setdefault((d.condition, d.task, d.metric), []).append(won)
+        for name in controls_of(d.condition, names):
+            control = found.get((name, d.task, d.metric, d.language))
+            if control is not None:
+                won = 0.5 if control == d.better else float(control > d.better)
+                wins.setdefault((d.condition, d.task, d.metric), []).append(won)
     return {key: fmean(shares) for key, shares in wins.items()}

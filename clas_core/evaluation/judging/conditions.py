@@ -17,6 +17,7 @@ from ...text.languages import get_language
 
 UNSTEERED = "unsteered"
 CONTROL = "random control "  # and a seed
+_OF = " of "  # and a method, in the name of a control that isn't of the first one
 CONTROL_IS = "the same numbers on random neurons"
 BASELINES = ("IntMu", "LAPE", "LanguageArithmetic", "DiffMean", "Kojima")
 OWN_LAYERS = ("DiffMean", "Kojima")  # by default a single layer, and all of them
@@ -81,6 +82,23 @@ def standard_conditions(recipes: Sequence[Recipe], controls: int = 3) -> tuple[C
         Condition("asked", ask=True),
         *(Condition(f"{CONTROL}{seed}", first, control=seed) for seed in range(controls)),
     )
+
+
+def own_controls(recipes: Iterable[Recipe], controls: int) -> tuple[Condition, ...]:
+    """As many random controls of each recipe, named after its method."""
+    return tuple(
+        Condition(f"{CONTROL}{seed}{_OF}{recipe.method}", recipe, control=seed)
+        for recipe in recipes
+        for seed in range(controls)
+    )
+
+
+def controls_of(condition: str, names: Iterable[str]) -> list[str]:
+    """Of conditions' `names`, the random controls that `condition` is to be compared with: those
+    that are named after it, or if there are none, those that are named after nobody."""
+    controls = [name for name in names if name.startswith(CONTROL)]
+    own = [name for name in controls if name.endswith(f"{_OF}{condition}")]
+    return own or [name for name in controls if _OF not in name]
 
 
 def with_baselines(recipe: Recipe) -> tuple[Recipe, ...]:

@@ -9,7 +9,9 @@ from typing import Any
 
 from ...errors import ClasError
 from ...text.raw import read_json
-from ..judging.conditions import CONTROL
+from ..judging.comparison import SIGNIFICANCE
+from ..judging.conditions import CONTROL, controls_of
+from ..judging.statistics import holm
 from .numbers import signed
 
 FORMAT = "clas-real-1"
@@ -62,20 +64,32 @@ class RealModel:
     @property
     def helped(self) -> list[str]:
         """The methods that made real text likelier, by more than chance."""
+        return _claimed(self._methods(_LIKELIHOOD))
+
+    @property
+    def beyond(self) -> list[str]:
+        """Of those the ones that did so beyond each of their own random controls."""
         bits = self._gains(_LIKELIHOOD)
-        return [n for n, one in bits.items() if one["shown"] > 0 and not n.startswith(CONTROL)]
+        cells = {name: bits[name].get("beyond") for name in self.helped}
+        return [
+            name
+            for name in _claimed({name: cell for name, cell in cells.items() if cell})
+            if all(bits[name]["gain"] < bits[one]["gain"] for one in controls_of(name, bits))
+        ]
 
     @property
     def about(self) -> str:
-        """Where the model is from, its licence and size, what it was measured on, and when."""
+        """Where the model is from, its licence, weights and size, what it was measured on, and
+        when. The weights go by their fingerprint, which tells copies of them apart."""
         data = self.data
         others = len(data["languages"]) - 1
         made = f", {data['made']}" if data["made"] else ""
         licence = f", {data['licence']}" if data["licence"] else ""
+        judged = data["sizes"]["judged"]
         return (
-            f"{data['model']}{licence}{made}; {data['layers']} layers of {data['neurons']} "
-            f"neurons; English and {others} languages, "
-            f"{data['sizes']['judged']} to {2 * data['sizes']['judged']} sentences each; "
+            f"{data['model']}{licence}{made}, weights {data['weights']}; "
+            f"{data['layers']} layers of {data['neurons']} neurons; "
+            f"English and {others} languages, {judged} to {2 * judged} sentences each; "
             f"{data['date']}."
         )
 
@@ -88,6 +102,9 @@ class RealModel:
     def _gains(self, task: str) -> Mapping[str, Any]:
         found: Mapping[str, Any] = self.data["gains"][task]
         return found
+
+    def _methods(self, task: str) -> dict[str, Any]:
+        return {n: one for n, one in self._gains(task).items() if not n.startswith(CONTROL)}
 
     def _forcing_rows(self) -> list[Row]:
         found = []
@@ -121,23 +138,29 @@ class RealModel:
     def _gain_rows(self) -> list[Row]:
         bits, pairs = self._gains(_LIKELIHOOD), self._gains(_RETRIEVAL)
         found = []
-        random = [one["gain"] for name, one in bits.items() if name.startswith(CONTROL)]
-        random_pairs = [one["gain"] for name, one in pairs.items() if name.startswith(CONTROL)]
-        for name, one in bits.items():
-            if name.startswith(CONTROL):
-                continue
-            paper = name == "CLAS"
-            beside = f"{_span(random, 3)}; {_span([100 * x for x in random_pairs], 1)}"
-            moved = 100 * pairs[name]["gain"]
+        for name, one in self._methods(_LIKELIHOOD).items():
             found.append(
                 Row(
-                    ("The paper's direction: " if paper else "") + _named(one["setting"]),
+                    ("The paper's direction: " if name == "CLAS" else "") + _named(one["setting"]),
                     f"{signed(one['gain'], 3)}{_bounds(one, 3)} bits a byte (less is better); "
-                    f"translations found {signed(moved, 1)} points",
-                    f"random neurons {beside} points" if paper else "",
+                    f"translations found {_points(pairs[name])}",
+                    self._beside(name, bits, pairs),
                 )
             )
         return found
+
+    def _beside(self, name: str, bits: Mapping[str, Any], pairs: Mapping[str, Any]) -> str:
+        """A method's own random controls, and how far it went beyond their mean."""
+        past, past_pairs = bits[name].get("beyond"), pairs[name].get("beyond")
+        controls = controls_of(name, bits)
+        if not (past and past_pairs and controls):
+            return ""
+        random = _span([bits[one]["gain"] for one in controls], 3)
+        random_pairs = _span([100 * pairs[one]["gain"] for one in controls], 1)
+        return (
+            f"random {random}, beyond it {signed(past['gain'], 3)}{_bounds(past, 3)}; "
+            f"translations random {random_pairs}, beyond it {_points(past_pairs)}"
+        )
 
     def _apart_row(self) -> Row:
         rho = next(o["rho"] for o in self.data["apart"] if o["task"] == _LIKELIHOOD)
@@ -167,7 +190,8 @@ def read_findings(folder: str | Path) -> list[RealModel]:
 
 
 def real_headline(found: Sequence[RealModel]) -> str:
-    """Whether the paper's direction helped the likelihood of real text, and which methods did."""
+    """Whether the paper's direction helped the likelihood of real text, which methods did, and
+    which of them beyond their random controls."""
     count = len(found)
     better, worse = (sum(one.shown == sign for one in found) for sign in (1, -1))
     on = "one real model" if count == 1 else f"{count} real models"
@@ -178,17 +202,24 @@ def real_headline(found: Sequence[RealModel]) -> str:
         said = "even at its best strength it made real text neither likelier nor less likely"
     else:
         said = f"it made real text likelier on {better} of {count}, less likely on {worse}"
-    helped = [
+    everywhere = [
         name
         for name in found[0].helped
         if all(name in one.helped for one in found) and name != "CLAS"
     ]
+    beyond = [name for name in everywhere if all(name in one.beyond for one in found)]
+    rest = [name for name in everywhere if name not in beyond]
+    where = "all of them" if count > 1 else "it"
     more = ""
-    if helped:
-        where = "all of them" if count > 1 else "it"
-        more = (
-            f" Real text got likelier on {where} by {', '.join(helped)}; no random control says "
-            "whether by their own neurons."
+    if beyond:
+        more += (
+            f" Real text got likelier on {where} by {', '.join(beyond)}, more than under random "
+            "controls of their own (the same numbers on random neurons, a random shift as long)."
+        )
+    if rest:
+        more += (
+            f" {'It' if beyond else 'Real text'} got likelier on {where} by {', '.join(rest)}"
+            f"{' too' if beyond else ''}, but not surely more than under their random controls."
         )
     return (
         f"The paper's direction (shared neurons up, language-specific ones down) was tried on "
@@ -206,6 +237,20 @@ def findings_markdown(found: Sequence[RealModel]) -> str:
         lines += [f"| {row.what} | {row.steered} | {row.beside} |" for row in one.rows]
         parts += ["\n".join(lines), f"{one.about} `{one.data['command']}`"]
     return "\n\n".join(parts)
+
+
+def _claimed(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Those of several methods that did better by more than chance, so many being tried."""
+    p = holm([one["p"] for one in cells.values()]) if cells else ()
+    return [
+        n for (n, one), own in zip(cells.items(), p) if one["shown"] > 0 and own <= SIGNIFICANCE
+    ]
+
+
+def _points(one: Mapping[str, Any]) -> str:
+    """A share's gain in percentage points, with its bounds."""
+    scaled = {k: one[k] if one[k] is None else 100 * one[k] for k in ("gain", "low", "high")}
+    return f"{signed(scaled['gain'], 1)}{_bounds(scaled, 1)} points"
 
 
 def _named(setting: Mapping[str, Any]) -> str:
