@@ -8,6 +8,7 @@ think first, as Qwen3's, are told not to (`enable_thinking=False`, Qwen's own sw
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jinja2 import TemplateError
@@ -47,19 +48,27 @@ class _TemplateFailed(Exception):
     """Its message is one line, the template's own where it has one."""
 
 
-def render(lm: LanguageModel, text: str, *, chat: str = "auto", system: str = "") -> Rendered:
+def render(
+    lm: LanguageModel,
+    text: str,
+    *,
+    chat: str = "auto",
+    system: str = "",
+    examples: Sequence[tuple[str, str]] = (),
+) -> Rendered:
     """`text` as `lm` reads it: as it stands, or as the user's turn of a chat.
 
     `chat` "on" takes the tokenizer's chat template, "off" the text with the special tokens that
     the tokenizer adds, "auto" the template if `is_chat_model(lm)`. What a template wrote is
     tokenized as it is: all marks in it are the template's, so none is there twice. `system` is the
-    system prompt, in a chat only; left empty, the template may write one of its own.
+    system prompt, in a chat only; left empty, the template may write one of its own. `examples`
+    are turns that went before, in a chat only: what the user said, and the answer.
 
     An answer ends where the model's texts do; if the template ends it with none of those tokens,
     then also at the first one that it does put there.
 
-    Raises ClasError for an empty text, for tokens that the model lacks, for a system prompt that
-    would not be read, and if the template is missing, fails or leaves the text out.
+    Raises ClasError for an empty text, for tokens that the model lacks, for a system prompt or
+    examples that would not be read, and if the template is missing, fails or leaves the text out.
     """
     if chat not in CHAT:
         raise ClasError(f"chat must be one of {', '.join(CHAT)}, not {chat!r}.")
@@ -70,12 +79,17 @@ def render(lm: LanguageModel, text: str, *, chat: str = "auto", system: str = ""
     has_system = bool(system.strip())
     templated = is_templated(lm, chat)
     if templated:
-        shown = _render_chat(lm, text, system if has_system else "")
+        shown = _render_chat(lm, text, system if has_system else "", examples)
         ids = lm.tokenizer(shown, add_special_tokens=False)["input_ids"]
     elif has_system:
         raise ClasError(
             "This prompt goes to the model without a chat template, where a system prompt has no "
             "place: leave it empty, or set chat to on."
+        )
+    elif examples:
+        raise ClasError(
+            "Turns that went before have no place in a prompt without a chat template: write them "
+            "into the prompt, or set chat to on."
         )
     else:
         ids = lm.tokenizer(text)["input_ids"]
@@ -133,11 +147,18 @@ def _has_template(lm: LanguageModel) -> bool:
     return bool(getattr(lm.tokenizer, "chat_template", None))
 
 
-def _render_chat(lm: LanguageModel, text: str, system: str) -> str:
+def _render_chat(
+    lm: LanguageModel, text: str, system: str, examples: Sequence[tuple[str, str]]
+) -> str:
     if not _has_template(lm):
         raise ClasError(f"{lm.name} has no chat template: set chat to off.")
     user = {"role": "user", "content": text}
-    messages = [{"role": "system", "content": system}, user] if system else [user]
+    turns = [
+        {"role": role, "content": said}
+        for example in examples
+        for role, said in zip(("user", "assistant"), example)
+    ]
+    messages = [*([{"role": "system", "content": system}] if system else []), *turns, user]
     try:
         shown = _apply_template(lm, messages, answer_next=True)
     except _TemplateFailed as error:
@@ -151,6 +172,11 @@ def _render_chat(lm: LanguageModel, text: str, system: str) -> str:
         raise ClasError(
             "The model's chat template leaves the system prompt out: leave it empty, or begin the "
             "prompt with it."
+        )
+    if not all(turn["content"].strip() in shown for turn in turns):
+        raise ClasError(
+            "The model's chat template leaves turns that went before out: take no examples, or set "
+            "chat to off."
         )
     if text.strip() not in shown:
         raise ClasError("The model's chat template leaves the prompt out: set chat to off.")

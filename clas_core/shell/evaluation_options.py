@@ -107,7 +107,9 @@ def _items(command: argparse.ArgumentParser) -> None:
     text = "codes such as en,sw (default: all that a task has)"
     command.add_argument("--languages", type=language_codes, help=text)
     command.add_argument("--items", type=int, default=200, help="a task and language")
-    command.add_argument("--shots", type=int, default=0, help="solved examples before each item")
+    command.add_argument(
+        "--shots", type=int, default=0, help="solved examples before each item; turns of a chat"
+    )
     command.add_argument("--atlas", help="a measured atlas (default: the kept one, or measure now)")
     command.add_argument("--log", help="write scores down as they are done, and go on from there")
     command.add_argument("--workers", type=int, default=1, help="processes")

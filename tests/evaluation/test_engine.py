@@ -28,7 +28,7 @@ from clas_core.evaluation.judging.engine import (
     run_tasks,
     tuning_runs,
 )
-from clas_core.evaluation.judging.items import ChoiceItem, Chosen, Items, Test, Validation
+from clas_core.evaluation.judging.items import ChoiceItem, Chosen, Items, OpenItem, Test, Validation
 from clas_core.evaluation.judging.prompting import Prompting
 from clas_core.evaluation.tasks.parallel import Retrieval
 from clas_core.model.prompts import render
@@ -176,6 +176,22 @@ def test_test_items_take_chosen_settings_only(tiny_lm, atlas):
     with pytest.raises(ClasError, match="CLAS: a setting is told of test items after"):
         TaskRun(task, test, (Condition("CLAS", RECIPE),))
     assert TaskRun(task, test, (Condition(UNSTEERED),)).jobs
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_examples_are_turns_of_a_chat_and_text_before_a_plain_prompt(tiny_corpus, chat):
+    lm = chat_lm(LLAMA3)
+    item = OpenItem("k", "k", "the house is", ("red",), 6)
+    solved = (("the moon is", " on the hill"), ("a cat is", " here"))
+    items = Items("t", "en", Validation, (item,), examples=solved)
+    asked = Condition("asked", ask=True)
+    job = Job("generate", items, (Condition("x"), asked), "en", Prompting(chat))
+    found = predict(lm, Atlas.measure(lm, tiny_corpus), job)
+    for prefix, (said,) in zip(("", "Answer in English.\n"), found, strict=True):
+        text = f"{prefix}the moon is on the hill\n\na cat is here\n\nthe house is"
+        turns = [(prompt, answer.strip()) for prompt, answer in solved]
+        prompt = render(lm, f"{prefix}the house is", chat="on", examples=turns) if chat else text
+        assert [said] == generate_batch(lm, [prompt], max_new_tokens=6, stop_at_newline=True)
 
 
 def test_a_choice_among_whole_texts_is_no_chat(tiny_corpus):

@@ -366,11 +366,11 @@ def test_few_shot_examples_are_solved_validation_items(xnli):
     assert english.task == task.name == "xnli, 2 examples"
     validation = plain.items("en", Validation)
     truths = {item.choices[item.answer].strip(): item for item in validation.of(ChoiceItem)}
-    first, second, end = english.prefix.split("\n\n")
+    first, second, end = english.lead.split("\n\n")
     assert end == ""
     assert truths[first].group != truths[second].group
     # The same examples in every language, left out where they come from.
-    swahili_first = swahili.prefix.split("\n\n")[0]
+    swahili_first = swahili.lead.split("\n\n")[0]
     match = next(
         i for i in plain.items("sw", Validation).of(ChoiceItem) if i.key == truths[first].key
     )
@@ -380,16 +380,42 @@ def test_few_shot_examples_are_solved_validation_items(xnli):
     assert len(task.items("en", Validation, 12)) == 12
     (scores,) = task.score(english, [[0, -1, -2]] * 4)
     assert scores.task == "xnli, 2 examples"
-    assert FewShot(plain, 2, seed=1).items("en", Test, 4).prefix != english.prefix
+    assert FewShot(plain, 2, seed=1).items("en", Test, 4).examples != english.examples
     with pytest.raises(ClasError, match="has 6 validation texts in en, too few for 6 examples"):
         FewShot(plain, 6).items("en", Test)
 
 
 def test_few_shot_answers_stand_after_their_prompts(xquad):
-    prefix = open_task("xquad", str(xquad), shots=1).items("en", Test, 1).prefix
-    assert prefix.split("Answer:")[1].startswith(" answer ")
-    prefix = open_task("village-qa", shots=1).items("en", Test, 1).prefix
-    assert len(prefix.strip().split("\n")) == 3  # story, question, answer
+    lead = open_task("xquad", str(xquad), shots=1).items("en", Test, 1).lead
+    assert lead.split("Answer:")[1].startswith(" answer ")
+    lead = open_task("village-qa", shots=1).items("en", Test, 1).lead
+    assert len(lead.strip().split("\n")) == 3  # story, question, answer
+
+
+def test_a_paragraph_is_one_group_however_a_file_parts_its_questions(xquad):
+    """As in copies that give every question a paragraph of its own."""
+    before = open_task("xquad", str(xquad)).items("en", Test)
+    path = xquad / "xquad.en.json"
+    data = json.loads(path.read_text("utf-8"))
+    data["data"] = [
+        {"paragraphs": [{"context": paragraph["context"], "qas": [q]}]}
+        for article in data["data"]
+        for paragraph in article["paragraphs"]
+        for q in paragraph["qas"]
+    ]
+    path.write_text(json.dumps(data), "utf-8")
+    assert open_task("xquad", str(xquad)).items("en", Test) == before
+
+
+def test_files_without_answers_are_refused(xquad):
+    """Every answer would be wrong."""
+    path = xquad / "xquad.en.json"
+    text = path.read_text("utf-8")
+    for n in range(40):
+        text = text.replace(f'"answer {n}"', '""')
+    path.write_text(text, "utf-8")
+    with pytest.raises(ClasError, match="has no answers"):
+        open_task("xquad", str(xquad)).items("en", Test)
 
 
 def test_likelihood_of_the_truth(xquad):

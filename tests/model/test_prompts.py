@@ -50,6 +50,33 @@ def test_begins_once(chat, template):
     assert ids.count(chat.tokenizer.bos_token_id) == (template is not CHATML)
 
 
+def test_turns_that_went_before_are_shown_in_their_order(chat, template):
+    shown = render(chat, PROMPT, examples=[("What is red?", "The fox."), ("And blue?", "Mud.")])
+    places = [shown.text.index(said) for said in ("What is red?", "The fox.", "And blue?", "Mud.")]
+    assert places == sorted(places)
+    assert shown.text.index(PROMPT) > places[-1]
+    assert shown.end_ids == render(chat, PROMPT).end_ids
+    messages = [
+        {"role": "user", "content": "What is red?"},
+        {"role": "assistant", "content": "The fox."},
+        {"role": "user", "content": PROMPT},
+    ]
+    if template is CHATML:
+        expected = chat.tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, enable_thinking=False, return_dict=False
+        )
+        one = render(chat, PROMPT, examples=[("What is red?", "The fox.")])
+        assert list(one.token_ids) == expected
+
+
+def test_turns_need_a_template_that_shows_them(tiny_lm):
+    with pytest.raises(ClasError, match="no place in a prompt without a chat template"):
+        render(tiny_lm, PROMPT, examples=[("a", "b")])
+    last = "<|im_start|>{{ messages[-1].content }}<|im_end|>"
+    with pytest.raises(ClasError, match="leaves turns that went before out"):
+        render(chat_lm(last), PROMPT, chat="on", examples=[("What is red?", "The fox.")])
+
+
 def test_tokens_are_those_of_the_library(chatml):
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": PROMPT}]
     expected = chatml.tokenizer.apply_chat_template(

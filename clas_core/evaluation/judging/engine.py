@@ -273,9 +273,9 @@ def _choices(
         # Where the choices are whole texts, there's no question to put.
         tokenise(
             lm,
-            prompting.put(lm, items.prefix + item.prompt)
+            prompting.put(lm, items, item.prompt)
             if item.prompt.strip()
-            else items.prefix + item.prompt,
+            else items.lead + item.prompt,
             item.choices,
         )
         for item in items.of(ChoiceItem)
@@ -293,7 +293,7 @@ def _answers(
     asked = items.of(OpenItem)
     return write_answers(
         lm,
-        [prompting.put(lm, items.prefix + item.prompt) for item in asked],
+        [prompting.put(lm, items, item.prompt) for item in asked],
         plans,
         max_new_tokens=max(item.max_new_tokens for item in asked),
         stop_at_newline=asked[0].stop_at_newline,
@@ -309,7 +309,7 @@ def _written(
     progress: Progress | None,
 ) -> Any:
     asked = items.of(StartItem)
-    prompts = [_put(lm, prompting, items.prefix + item.prompt) for item in asked]
+    prompts = [_put(lm, prompting, items, item.prompt) for item in asked]
     texts = [[""] * len(asked) for _ in plans]
     # Sampled rows share their noise, so those of one seed are written together.
     draws = dict.fromkeys((item.temperature, item.seed * bool(item.temperature)) for item in asked)
@@ -370,10 +370,10 @@ def _write_together(
     return found
 
 
-def _put(lm: LanguageModel, prompting: Prompting, text: str) -> Prompt:
-    """`text` as it is read; the mark that begins a text for none."""
-    if text.strip():
-        return prompting.put(lm, text)
+def _put(lm: LanguageModel, prompting: Prompting, items: Items[Any], prompt: str) -> Prompt:
+    """A prompt as it is read; the mark that begins a text for none."""
+    if (items.lead + prompt).strip():
+        return prompting.put(lm, items, prompt)
     return from_nothing(lm)
 
 
@@ -397,7 +397,7 @@ def _how_likely(
 def _texts(
     lm: LanguageModel, items: Items[Any], plans: Plans, _: Prompting, progress: Progress | None
 ) -> Any:
-    questions = [tokenise(lm, items.prefix, [item.text]) for item in items.of(TextItem)]
+    questions = [tokenise(lm, items.lead, [item.text]) for item in items.of(TextItem)]
     found = log_likelihoods(lm, questions, plans, progress=progress)
     return [[scores[0] for scores in of_plan] for of_plan in found]
 

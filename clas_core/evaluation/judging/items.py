@@ -120,8 +120,11 @@ I = TypeVar("I", bound=Item)  # noqa: E741
 
 @dataclass(frozen=True)
 class Items(Generic[S]):
-    """The items of one task in one language. `prefix` is the few-shot text that all prompts begin
-    with: the model reads `prefix + prompt`.
+    """The items of one task in one language. `examples` are prompts with their answers that go
+    before each item's (few shots), and `prefix` is a text that all prompts begin with.
+
+    As plain text the model reads `lead + prompt`; in a chat the examples are turns before the
+    item's.
 
     Raises ClasError if there are none or two have the same key.
     """
@@ -131,6 +134,7 @@ class Items(Generic[S]):
     split: type[S]
     items: tuple[Item, ...]
     prefix: str = ""
+    examples: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.items:
@@ -145,6 +149,13 @@ class Items(Generic[S]):
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @property
+    def lead(self) -> str:
+        """What stands before a prompt in plain text: the prefix and the examples, parted by an
+        empty line, as in lm-evaluation-harness."""
+        solved = (f"{prompt}{answer}".strip() for prompt, answer in self.examples)
+        return self.prefix + "".join(f"{text}\n\n" for text in solved)
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ...model.architecture import LanguageModel
 from ...model.prompts import Prompt, is_templated, render
 from ...steering.recipe import Recipe
+from .items import Items
 
 
 @dataclass(frozen=True)
 class Prompting:
-    """`chat` and `system` are as in `prompts.render`. In a chat, solved examples and the sentence
-    that asks for a language stand in the user's one turn, before the question."""
+    """`chat` and `system` are as in `prompts.render`. In a chat each solved example is a turn of
+    the user's and an answer, and the sentence that asks for a language stands before the question
+    itself."""
 
     chat: bool = False
     system: str = ""
@@ -23,9 +26,12 @@ class Prompting:
         chat = is_templated(lm, recipe.chat)
         return cls(chat, recipe.system if chat else "")
 
-    def put(self, lm: LanguageModel, text: str) -> Prompt:
-        """`text` as it is read. Raises ClasError where the template fails."""
-        return render(lm, text, chat="on", system=self.system) if self.chat else text
+    def put(self, lm: LanguageModel, items: Items[Any], prompt: str) -> Prompt:
+        """The prompt of one of `items` as it is read. Raises ClasError where the template fails."""
+        if not self.chat:
+            return items.lead + prompt
+        turns = [(asked, answer.strip()) for asked, answer in items.examples]
+        return render(lm, items.prefix + prompt, chat="on", system=self.system, examples=turns)
 
 
 PLAIN = Prompting()

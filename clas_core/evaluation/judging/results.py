@@ -255,7 +255,7 @@ def describe(
 
 def _digest(items: Items[Any]) -> str:
     """Of the first item: tells the same task on another text, for any number of items."""
-    return hashlib.sha256(repr((items.prefix, items.items[0])).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((items.lead, items.items[0])).encode()).hexdigest()[:16]
 
 
 def collect(

@@ -16,8 +16,7 @@ class FewShot:
     """`task` after `shots` solved examples, the same for all items.
 
     `seed` draws them from the first validation items, ten for each, at most one of a group and the
-    same ones in every language. Their groups are left out of the validation items. Examples are
-    parted by an empty line, as in lm-evaluation-harness.
+    same ones in every language. Their groups are left out of the validation items.
     """
 
     task: Task
@@ -57,10 +56,10 @@ class FewShot:
             )
         rng = random.Random(self.seed)
         taken = rng.sample(sorted(groups), self.shots)
-        solved = "".join(f"{_solved(rng.choice(groups[group]))}\n\n" for group in taken)
+        examples = tuple(_solved(rng.choice(groups[group])) for group in taken)
         found = self.task.items(language, split, count and count + len(pool))
         kept = tuple(item for item in found.items if item.group not in taken)
-        return replace(found, task=self.name, items=kept[:count], prefix=solved + found.prefix)
+        return replace(found, task=self.name, items=kept[:count], examples=examples)
 
     def score(self, items: Items[S], predictions: Any) -> tuple[Scores[S], ...]:
         """As the task scores."""
@@ -117,6 +116,6 @@ def _truth(item: Item) -> ChoiceItem:
     return ChoiceItem(item.key, item.group, item.prompt, (blank + item.answers[0],), 0)
 
 
-def _solved(item: Item) -> str:
+def _solved(item: Item) -> tuple[str, str]:
     truth = _truth(item)
-    return (truth.prompt + truth.choices[0]).strip()
+    return truth.prompt, truth.choices[0]

@@ -15,6 +15,7 @@ from .scoring import span_exact, span_f1, squad
 from .sources import hub_rows, is_hub, language_files, value
 
 _REPO = "google/xquad"
+_Row = tuple[str, str, str, tuple[str, ...]]  # key, context, question, answers
 # What context, question and answer are called.
 LABELS = {
     "ar": ("السياق", "السؤال", "الإجابة"),
@@ -55,11 +56,15 @@ class XQuAD(Benchmark):
         return tuple(language_files(self.source, "xquad.*.json"))
 
     def draw(self, language: str, split: type[Split], count: int | None) -> Sequence[Item]:
-        """Questions, dealt to the splits by paragraph: a fifth for validation."""
+        """Questions, dealt to the splits by paragraph: a fifth for validation.
+
+        A paragraph goes by its first question's name, which is the same in all languages.
+        """
         rows = self._hub_rows if is_hub(self.source) else self._file_rows
         context_label, question_label, answer_label = LABELS.get(language, LABELS["en"])
-        found = []
-        for key, group, context, question, answers in rows(language):
+        found, groups = [], dict[str, str]()
+        for key, context, question, answers in rows(language):
+            group = groups.setdefault(context, key)
             prompt = (
                 f"{context_label}: {context}\n\n{question_label}: {question}\n\n{answer_label}:"
             )
@@ -77,28 +82,30 @@ class XQuAD(Benchmark):
             [span_exact(said, item.answers, code, squad) for said, item in pairs],
         )
 
-    def _file_rows(self, language: str) -> list[tuple[str, str, str, str, tuple[str, ...]]]:
+    def _file_rows(self, language: str) -> list[_Row]:
         path = language_files(self.source, "xquad.*.json")[language]
         try:
-            return [
-                (q["id"], paragraph["qas"][0]["id"], paragraph["context"], q["question"], texts)
+            found = [
+                (q["id"], paragraph["context"], q["question"], texts)
                 for article in read_json(path)["data"]
                 for paragraph in article["paragraphs"]
                 for q in paragraph["qas"]
-                if (texts := tuple(answer["text"] for answer in q["answers"]))
+                if (texts := tuple(a["text"] for a in q["answers"] if a["text"].strip()))
             ]
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ClasError(f"{path.name} is not in SQuAD's format: {error} is missing.") from error
+        if not found:
+            raise ClasError(
+                f"{path.name} has no answers, as copies for a leaderboard have none: take XQuAD's "
+                "files as they were published."
+            )
+        return found
 
-    def _hub_rows(self, language: str) -> list[tuple[str, str, str, str, tuple[str, ...]]]:
-        """A paragraph's questions follow each other; it goes by the first one's name, which is the
-        same in all languages."""
-        found, before, group = [], "", ""
+    def _hub_rows(self, language: str) -> list[_Row]:
+        found = []
         for row in hub_rows(self.source, _REPO, f"xquad.{language}", "validation"):
             key, context, question, answers = (
                 value(row, name, "XQuAD") for name in ("id", "context", "question", "answers")
             )
-            group = group if context == before else key
-            before = context
-            found.append((key, group, context, question, tuple(answers["text"])))
+            found.append((key, context, question, tuple(answers["text"])))
         return found
