@@ -1,9 +1,12 @@
 """The bench runs; what it measures is asserted nowhere."""
 
+import copy
 from collections import Counter
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
+import torch
 from fuzz_server import served_page
 
 from clas_core.steering.plan import LayerPlan, SteeringPlan
@@ -55,6 +58,15 @@ def test_the_bench_of_a_real_model_has_all_its_rows(tiny_lm, monkeypatch):
     found = dict(real.rows(tiny_lm, 1, 3))
     assert len(found) == 6
     assert float(found["measuring over the bare forward pass"]) > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_limit_is_a_time(tiny_lm, dtype):
+    """Weights of an odd number of values are read, too."""
+    half = copy.deepcopy(tiny_lm.model).to(dtype)
+    half.extra = torch.nn.Parameter(torch.ones(3, 3, dtype=dtype))
+    assert real.read_rate(SimpleNamespace(model=half)) > 0
+    assert "bfloat16" in real.bfloat16_support()
 
 
 def test_shares_are_of_what_was_seen():
