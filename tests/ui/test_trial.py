@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import json
 from collections.abc import Callable
 
 import pytest
@@ -14,7 +15,7 @@ from clas_core.evaluation.judging.comparison import MEAN
 from clas_core.ui.behind.studio import Studio
 from clas_core.ui.behind.trial import Asked, Trial
 from clas_core.ui.parts.gains import tables, verdict_markup
-from clas_core.ui.tabs.measure import chosen_setting
+from clas_core.ui.tabs.measure import _found, chosen_setting
 
 ASKED = Asked(("bits-per-byte", "retrieval"), ("en", "sw", "th"), ("DiffMean",), 20)
 
@@ -137,3 +138,25 @@ def test_a_failure_is_a_sentence(trial, monkeypatch) -> None:
 
     monkeypatch.setattr("clas_core.ui.behind.works.run_tasks", fail)
     assert "failed (RuntimeError)" in str(done(trial()).error)
+
+
+def test_a_benchmark_is_measured_after_solved_examples(trial, tmp_path) -> None:
+    """Of a folder of its files; the picture's label still says what it asks."""
+    for code in ("en", "hi", "th"):
+        paragraphs = [
+            {
+                "context": f"Red {n}.",
+                "qas": [{"id": f"{n}", "question": "Which?", "answers": [{"text": f"{n}"}]}],
+            }
+            for n in range(120)
+        ]
+        path = tmp_path / "files" / f"xquad.{code}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}), "utf-8")
+    asked = Asked(("xquad",), ("en", "hi", "th"), (), 6, folder=str(tmp_path / "files"), shots=1)
+    found = done(trial(asked))
+    assert found.error is None
+    assert found.outcome.comparison.get("CLAS", "xquad, 1 examples", "f1", "th").items == 6
+    assert _found(found.outcome)[1]
+    with pytest.raises(ClasError, match="name the folder"):
+        trial(dataclasses.replace(asked, folder=" "))

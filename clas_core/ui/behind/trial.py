@@ -46,7 +46,7 @@ _ONE = threading.Lock()  # measuring takes the whole machine: one at a time
 class Asked:
     """What a visitor wants to know. `choose`: try strengths on validation items, then report the
     chosen ones on test items; else the page's own settings are tried out on validation items.
-    `folder`: where a benchmark's published files are.
+    `folder`: where a benchmark's published files are; `shots`: solved examples before its items.
     """
 
     tasks: tuple[str, ...]
@@ -55,6 +55,7 @@ class Asked:
     items: int
     choose: bool = False
     folder: str = ""
+    shots: int = 0
 
 
 class _Stopped(Exception):
@@ -81,7 +82,7 @@ class Trial:
         self._begun = 0.0
         if studio.choice.published:
             raise ClasError("Measuring needs the model's own neurons: open it without the file.")
-        self._tasks = [_open(name, studio, asked.folder) for name in asked.tasks]
+        self._tasks = [_open(name, studio, asked) for name in asked.tasks]
         if not self._tasks:
             raise ClasError("Choose at least one task.")
         if len(asked.languages) < 2 or "en" not in asked.languages:
@@ -219,15 +220,17 @@ def _bridges(num_layers: int) -> list[tuple[int, int]]:
     return [(num_layers - count, num_layers) for count in counts]
 
 
-def _open(name: str, studio: Studio, folder: str) -> Task:
+def _open(name: str, studio: Studio, asked: Asked) -> Task:
     kind = KINDS.get(name)
     if kind is None:
         raise ClasError(f"There is no task {name[:40]!r}: choose one of the list.")
     if kind.needs == "corpus":
         return kind.make(studio.choice.corpus)
-    if kind.needs == "files" and not folder.strip():
+    if kind.needs == "nothing":
+        return open_task(name)
+    if not asked.folder.strip():
         raise ClasError(f"{name} needs its published files: name the folder that they are in.")
-    return open_task(name, folder.strip() if kind.needs == "files" else None)
+    return open_task(name, asked.folder.strip(), shots=asked.shots)
 
 
 def _place(about: dict[str, Any]) -> Path:

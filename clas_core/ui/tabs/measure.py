@@ -112,6 +112,11 @@ def build_measure(shelf: Shelf, controls: Controls, prompt: gr.Textbox) -> Measu
                 label="Folder of a benchmark's files", visible=local, max_lines=1,
                 info="for xnli, xquad, xcopa and belebele, as published", elem_id="measure-folder",
             )  # fmt: skip
+            shots = gr.Slider(
+                0, 5, 0, step=1, label="Solved examples before a benchmark's items", visible=local,
+                info="A model knows by them what an answer looks like; turns of a chat",
+                elem_id="measure-shots",
+            )  # fmt: skip
         with gr.Column(min_width=280):
             languages = gr.Dropdown(
                 _codes(studio), value=_first(studio), multiselect=True, label="Languages",
@@ -135,7 +140,7 @@ def build_measure(shelf: Shelf, controls: Controls, prompt: gr.Textbox) -> Measu
     results = _Results(studio.measured, _opening_stamp(studio), downloads)
 
     def measure(
-        run: Run, names: Any, where: Any, codes: Any, others: Any, count: Any,
+        run: Run, names: Any, where: Any, few: Any, codes: Any, others: Any, count: Any,
         purpose: Any, text: str, key: Any, *values: Any,
     ) -> Iterator[Updates]:  # fmt: skip
         try:
@@ -145,6 +150,7 @@ def build_measure(shelf: Shelf, controls: Controls, prompt: gr.Textbox) -> Measu
                 _texts(names), _texts(codes), _texts(others),
                 inputs.whole("The number of items", count, (20, 200)), purpose == CHOOSE,
                 where if local and isinstance(where, str) else "",
+                inputs.whole("The number of solved examples", few, (0, 5)),
             )  # fmt: skip
             trial = Trial(studio, recipe, asked)
         except ClasError as error:
@@ -185,7 +191,7 @@ def build_measure(shelf: Shelf, controls: Controls, prompt: gr.Textbox) -> Measu
 
     Stoppable(start, cancel).on(
         start.click, measure,
-        [tasks, folder, languages, baselines, items, how, prompt, key, *controls.all],
+        [tasks, folder, shots, languages, baselines, items, how, prompt, key, *controls.all],
         [*results.all, *finding.all], concurrency_limit=8, concurrency_id="measure",
     )  # fmt: skip
     return MeasureTab(languages, tasks, results.outcome, results.take, results, finding)
@@ -219,7 +225,7 @@ def _found(outcome: Outcome | None) -> tuple[str, str | None]:
     name, means = outcome.comparison.conditions[0], outcome.means
     if not means:
         return summary_markup(outcome), None
-    labels = [KINDS[mean["task"]].about for mean in means]
+    labels = [KINDS[mean["task"].partition(",")[0]].about for mean in means]
     drawn = means_figure(means, labels, name)
     return summary_markup(outcome), figure_value(drawn, f"Mean gain of {name} and random neurons.")
 
