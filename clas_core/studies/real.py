@@ -269,8 +269,11 @@ def _mean_of(mean: Difference) -> dict[str, Any]:
 
 
 def _told(cells: Sequence[Difference]) -> dict[str, Any]:
-    """A condition on a task: the mean over languages with its interval, and each language."""
+    """A condition on a task: the mean over languages with its interval, and each language, but for
+    random controls."""
     (mean,) = (cell for cell in cells if cell.language == MEAN)
+    if mean.condition.startswith(CONTROL):
+        return _mean_of(mean)
     return {
         **_mean_of(mean),
         "languages": {

@@ -114,7 +114,7 @@ def build_measure(shelf: Shelf, controls: Controls, prompt: gr.Textbox) -> Measu
             )  # fmt: skip
             shots = gr.Slider(
                 0, 5, 0, step=1, label="Solved examples before a benchmark's items", visible=local,
-                info="A model knows by them what an answer looks like; turns of a chat",
+                info="They show what an answer looks like; in a chat they are turns before it",
                 elem_id="measure-shots",
             )  # fmt: skip
         with gr.Column(min_width=280):
