@@ -44,6 +44,11 @@ def test_a_goal_opens_at_its_marks(studio):
     assert GOALS["write"].settings(studio, "sw") == before
 
 
+def test_untried_models_open_at_a_short_shift(studio):
+    """One as long as the stream leaves nothing of a text."""
+    assert 0 < GOALS["write"].settings(studio, "sw")["strength"] <= 0.2
+
+
 def test_the_slider_says_what_was_found(studio):
     studio.marks["write"] = WHOLE
     known = zones(studio, "sw", settings(studio))

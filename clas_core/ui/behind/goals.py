@@ -15,7 +15,9 @@ from .studio import Studio
 
 Settings = dict[str, Any]
 ALONE: Settings = {"where": ALL, "from_token": 1, "first": ""}
-DEEP = 0.7  # of the layers of a model that isn't the village: where a shift turns a text around
+# Of a model that isn't the village, until strengths are tried on it: where among the layers a shift
+# turns a text around, and how long it is. On Gemma 3 270M 0.1 writes fluent German, and 0.25 none.
+DEEP, LONG = 0.7, 0.1
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,8 @@ def _write(studio: Studio, code: str) -> Settings:
     layers = studio.num_layers
     first, last = (1, max(1, layers // 2)) if studio.stored else (1 + int(DEEP * layers),) * 2
     values: Settings = {
-        "method": "DiffMean", "strength": 1.0, "language": target, "first_layer": first,
-        "last_layer": min(last, layers), "source": source, **ALONE,
+        "method": "DiffMean", "strength": 1.0 if studio.stored else LONG, "language": target,
+        "first_layer": first, "last_layer": min(last, layers), "source": source, **ALONE,
     }  # fmt: skip
     known = studio.marks.get("write")
     if known is not None and known.opening is not None:
