@@ -209,17 +209,19 @@ def real_headline(found: Sequence[RealModel]) -> str:
     ]
     beyond = [name for name in everywhere if all(name in one.beyond for one in found)]
     rest = [name for name in everywhere if name not in beyond]
-    where = "all of them" if count > 1 else "it"
+    where, not_surely = ("all of them", "not on all of them") if count > 1 else ("it", "not surely")
     more = ""
     if beyond:
         more += (
-            f" Real text got likelier on {where} by {', '.join(beyond)}, more than under random "
-            "controls of their own (the same numbers on random neurons, a random shift as long)."
+            f" Real text got likelier on {where} by {', '.join(beyond)}, more than under "
+            f"{_own(beyond)} random controls (the same numbers on random neurons, a random shift "
+            "as long)."
         )
     if rest:
         more += (
             f" {'It' if beyond else 'Real text'} got likelier on {where} by {', '.join(rest)}"
-            f"{' too' if beyond else ''}, but not surely more than under their random controls."
+            f"{' too' if beyond else ''}, but {not_surely} more than under {_own(rest)} random "
+            "controls."
         )
     return (
         f"The paper's direction (shared neurons up, language-specific ones down) was tried on "
@@ -245,6 +247,10 @@ def _claimed(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [
         n for (n, one), own in zip(cells.items(), p) if one["shown"] > 0 and own <= SIGNIFICANCE
     ]
+
+
+def _own(methods: Sequence[str]) -> str:
+    return "its" if len(methods) == 1 else "their"
 
 
 def _points(one: Mapping[str, Any]) -> str:
