@@ -198,12 +198,13 @@ def choose_prompt(
 def helped(studio: Studio, code: str) -> Data | None:
     """What CLAS helps with at the setting that was measured best: of the test facts that every
     language tells, the first whose answer is wrong left alone and under a random control, and right
-    steered; `fixed` and `broken`: how many of them all it turns right and wrong, of `of`.
+    steered, with what it means in the anchor's language (`asks`, `says`). `fixed` and `broken`: how
+    many of them all it turns right and wrong, of `of`.
 
     None where there is none such.
     """
-    grammar = Grammar.load(code)
-    items = [item.render(grammar) for item in recall_items("test", FACTS, everywhere=True)]
+    facts = recall_items("test", FACTS, everywhere=True)
+    items = [fact.render(Grammar.load(code)) for fact in facts]
     assert studio.suggested is not None
     plans = [None, *plans_at(studio, replace(studio.suggested, target=code))[:2]]
     said = write_answers(studio.lm, [item.text for item in items], plans, max_new_tokens=ANSWER)
@@ -212,9 +213,12 @@ def helped(studio: Studio, code: str) -> Data | None:
     if not any(shown):
         return None
     chosen = items[shown.index(True)]
+    means = facts[shown.index(True)].render(Grammar.load(anchor(studio.codes)))
     return {
         "prompt": chosen.text,
         "right": chosen.answer,
+        "asks": " ".join(means.text.split()),
+        "says": means.answer,
         "fixed": sum(alone < steered for alone, steered, _ in zip(*rows)),
         "broken": sum(alone > steered for alone, steered, _ in zip(*rows)),
         "of": len(items),

@@ -108,7 +108,8 @@ class Stored:
         return Marks(first_below("speaks", FEWER), first_below("knows", HALF))
 
     def helped(self, code: str) -> Data | None:
-        """A question in the language that steering helps with: {prompt, right, fixed, broken, of};
+        """A question in the language that steering helps with: {prompt, right, asks, says, fixed,
+        broken, of};
         None if there is none."""
         return self._helped.get(code)
 

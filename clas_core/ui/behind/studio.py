@@ -422,9 +422,12 @@ class Studio:
         shared = f"{counts[SHARED]} shared neurons × {boost}"
         specific = f"{counts[SPECIFIC]} language-specific{whose} × {damp}"
         if recipe.beta == 1:
+            own = self.selection(recipe).neurons_of(recipe.target)[first:end].sum().item()
+            name = get_language(recipe.target).name
             return (
-                f"In {where}: the {counts[SPECIFIC]} neurons that belong to a single language, "
-                f"whichever{whose}, × {damp}."
+                f"In {where}: {counts[SPECIFIC]} neurons that serve a single language{whose}, "
+                f"{own} of them {name}, × {damp}: 1 leaves them, 0 turns them off, below they work "
+                "the other way round."
             )
         return f"In {where}: {shared}, {specific}."
 
@@ -547,7 +550,8 @@ class Studio:
         if shown is None or prompt != shown["prompt"]:
             return None
         return {
-            "text": f"The right answer: “{shown['right']}” At the setting that was measured best, "
+            "text": f"“{shown['asks']}” Right is: “{shown['right']}”, that is, “{shown['says']}” "
+            "The model has read it in every language. At the setting that was measured best, "
             f"steering turns {shown['fixed']} of {shown['of']} such questions in "
             f"{get_language(spoken).name} right and {shown['broken']} wrong; this one was chosen "
             "because it is turned right. Measure tells of all languages.",

@@ -114,11 +114,11 @@ def result_panel(value: str | None, **options: Any) -> gr.HTML:
 
 
 def stored_panel(value: str, **options: Any) -> gr.HTML:
-    """Not seen: holds the answers that need no run, for `result_panel` to show.
-
-    Its values are made by `stored_value`.
+    """Holds the answers that need no run, for `result_panel` to show; all that is seen of it is a
+    button that lets the strength sweep over them once more. Its values are made by `stored_value`.
     """
-    return _scripted("stored.js", "<span hidden></span>", value, **options)
+    button = '<button type="button" class="sweep-again" hidden>▶ Watch the strength go up</button>'
+    return _scripted("stored.js", button, value, **options)
 
 
 def stored_value(cells: Mapping[str, Any], sweep: float | None = None) -> str:

@@ -122,8 +122,9 @@ def build_map(shelf: Shelf, controls: Controls, prompt: gr.Textbox, tab: gr.Stat
     def shown(
         studio: Studio, result: MapResult, group: Any, recipe: Recipe, at: int
     ) -> dict[Any, Any]:
-        drawn = dict(zip((panel, scores, note), _shown(studio, result, group)))
-        if at < reach_of(studio, recipe):
+        reached = at >= reach_of(studio, recipe)
+        drawn = dict(zip((panel, scores, note), _shown(studio, result, group, reached)))
+        if not reached:
             drawn[note] += line(BELOW.format(first=reach_of(studio, recipe)), "quiet")
         return drawn
 
@@ -251,8 +252,8 @@ def _in_a_word(profile: list[tuple[float, float]], at: int) -> str:
     else:
         word = "between the two"
     return (
-        f"Layer {at}: {word}. {found:.0%} of sentences lie nearest to their own translation; how "
-        f"clearly languages form groups: {split:.2f}".replace("-", "−")
+        f"Layer {at}: {word}. Left alone, {found:.0%} of sentences lie nearest to their own "
+        f"translation; how clearly languages form groups: {split:.2f}".replace("-", "−")
         + "."
     )
 
@@ -269,7 +270,8 @@ def _layer_help(studio: Studio) -> str:
     return f"0: the words alone; {studio.num_layers}: just before the next word is said"
 
 
-def _shown(studio: Studio, result: MapResult, group: Any) -> tuple[Any, str, str]:
+def _shown(studio: Studio, result: MapResult, group: Any, moves: bool) -> tuple[Any, str, str]:
+    """The map, its scores and a note. `moves`: whether there is a move to play again."""
     mapper = studio.mapper
     figure = map_figure(
         result.before, result.after, mapper.labels, mapper.groups, mapper.texts, mapper.english,
@@ -278,7 +280,7 @@ def _shown(studio: Studio, result: MapResult, group: Any) -> tuple[Any, str, str
     value = figure_value(
         figure,
         "Map of sentences by language, before and after steering; the table says it in numbers.",
-        map_start(result.before, mapper.labels),
+        map_start(result.before, mapper.labels) if moves else (),
     )
     scores = _scores(*result.scores, get_language(mapper.anchor).name)
     return value, scores, f'<p class="note">{escape(result.note)}</p>' if result.note else ""

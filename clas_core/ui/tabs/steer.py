@@ -239,7 +239,17 @@ def build_steer(shelf: Shelf, controls: Controls) -> SteerTab:
         try:
             yield from answer(mine, text, add, key, *values)
         except ClasError as error:
-            yield {made: stamp_value(standing(words=str(error), unfinished=True))}
+            said = standing(*key_now(text, add, key, *values), words=str(error), unfinished=True)
+            yield {made: stamp_value(said)}
+
+    def key_now(text: str, add: bool, key: Any, *values: Any) -> list[str]:
+        """The key of the panes that are asked for; none where the settings make no recipe."""
+        try:
+            studio = shelf.get(key)
+            recipe = studio.recipe({**named(values), "prompt": text})
+            return [keys_of(studio, recipe, bool(add))["steer"]]
+        except ClasError:
+            return []
 
     def answer(mine: Run, text: str, add: bool, key: Any, *values: Any) -> Iterator[dict[Any, Any]]:
         studio = shelf.get(key)

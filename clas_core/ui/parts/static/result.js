@@ -77,7 +77,11 @@ function pane(value) {
   if (value.lang) body.lang = value.lang;
   body.append(...words(value.spans));
   if (value.writing) body.append(make("span", "caret"));
-  else if (!value.spans.length) body.append(make("span", "pane-empty", value.empty || ""));
+  else if (!value.spans.length) {
+    const empty = make("span", "pane-empty", value.empty || "");
+    [empty.dir, empty.lang] = ["ltr", "en"];
+    body.append(empty);
+  }
   const foot = make("div", "pane-foot");
   for (const badge of value.badges) foot.append(make("span", "badge", badge));
   card.append(head, body);

@@ -1,5 +1,5 @@
 // Holds the answers that need no run, by the key of what they are for; and lets the strength sweep
-// once over the first of them, until anyone touches anything.
+// once over the first of them, until anyone touches anything, and again where it is asked for.
 // value: {cells: {key: {alpha, of, view, words}}, sweep} as JSON, as stored_value makes it
 const UP = 750; // milliseconds a step
 const HOLD = 3000;
@@ -13,10 +13,16 @@ function publish() {
   return value;
 }
 
+const again = element.querySelector(".sweep-again");
+function offer() {
+  const sweeping = "sweep" in document.documentElement.dataset;
+  again.hidden = sweeping || !wanted || !window.clasStored[window.clasNow?.steer];
+}
+
 let stop = () => {};
 function sweep(to) {
   const all = Object.values(window.clasStored);
-  const { of } = window.clasStored[window.clasNow.steer];
+  const { of, alpha: before } = window.clasStored[window.clasNow.steer];
   const steps = [...new Set(all.filter((cell) => cell.of === of).map((cell) => cell.alpha))]
     .filter((alpha) => alpha >= 0 && alpha <= to)
     .sort((a, b) => a - b);
@@ -29,19 +35,25 @@ function sweep(to) {
     clearTimeout(timer);
     TOUCHES.forEach((name) => removeEventListener(name, touched, true));
     delete document.documentElement.dataset.sweep;
+    offer();
   };
   const touched = () => {
     end();
     window.clasStrength.commit(); // it stays where it is
   };
   const next = () => {
-    if (!path.length || document.hidden) return end();
+    if (!path.length || document.hidden) {
+      end();
+      if (before !== 0) window.clasStrength.commit(); // it stood elsewhere than at Off
+      return;
+    }
     const [alpha, wait] = path.shift();
     window.clasStrength.preview(alpha);
     timer = setTimeout(next, wait);
   };
   TOUCHES.forEach((name) => addEventListener(name, touched, { capture: true, passive: true }));
   document.documentElement.dataset.sweep = "";
+  offer();
   stop = end;
   next();
 }
@@ -53,7 +65,10 @@ let touchedBefore = false;
 watch("value", () => {
   stop();
   wanted = publish()?.sweep || 0;
+  offer();
 });
+for (const name of ["clas-now", "clas-opened"]) document.addEventListener(name, offer);
+again.addEventListener("click", () => sweep(wanted));
 const note = () => {
   over = touchedBefore = true;
 };
@@ -70,3 +85,4 @@ function begin(tries) {
   setTimeout(() => begin(tries + 1), 250);
 }
 if (!over) begin(0);
+offer();
