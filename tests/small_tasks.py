@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytest
 from tiny import SENTENCES
 
+from clas_core.evaluation.judging.conditions import standard_conditions
+from clas_core.evaluation.judging.engine import load_items, tuning_runs
 from clas_core.evaluation.judging.items import (
     ChoiceItem,
     Item,
@@ -90,3 +93,26 @@ class SmallTask:
                 for item, value in zip(items, predictions)
             ]
         return [float(a @ b) for a, b in zip(*predictions)]
+
+
+def small_runs() -> Any:
+    """Choosing and map items of three languages under the standard conditions of `RECIPE`."""
+    tasks = [SmallTask("choice"), SmallTask("states")]
+    conditions = standard_conditions([RECIPE], controls=1)
+    return tuning_runs(load_items(tasks, Validation, ["en", "sw", "es"], 4), conditions)
+
+
+def flat(found: Any) -> dict[tuple[str, ...], Any]:
+    """The values of every score, by what it is of."""
+    return {
+        (one.condition, one.scores.task, one.scores.metric, one.scores.language): one.scores.values
+        for scores in found
+        for one in scores
+    }
+
+
+def check(found: dict[Any, Any], wanted: dict[Any, Any]) -> None:
+    """The same scores, with values that are as near as batches of other sizes let them be."""
+    assert found.keys() == wanted.keys()
+    for key, values in wanted.items():
+        assert found[key] == pytest.approx(values, abs=1e-4)

@@ -137,11 +137,10 @@ class Recipe:
     def steering(self) -> Any:
         """The method with its settings, as in `clas_core.CLAS(alpha=0.5, ...)`; a `Composition`
         where another acts before it."""
-        method = self._method(self.method)
-        if self.earlier is None:
+        method, earlier = self._method(self.method), self.earlier
+        if earlier is None:
             return method
-        toward = dict(parse_qsl(self.first)).get("target")
-        return Composition(self.earlier.steering, method, toward)
+        return Composition(earlier.steering, method, _read_first(self.first).get("target"))
 
     @property
     def earlier(self) -> Recipe | None:
@@ -155,7 +154,8 @@ class Recipe:
     @property
     def chain(self) -> tuple[Recipe, ...]:
         """All steerings in the order in which they act, this recipe's own the last."""
-        return (*(self.earlier.chain if self.earlier else ()), self)
+        earlier = self.earlier
+        return (*(earlier.chain if earlier else ()), self)
 
     def as_first(self, target: bool = True) -> str:
         """This steering as `first` of another recipe; `target`: for its own, whatever the other's.

@@ -8,13 +8,11 @@ from dataclasses import replace
 
 import pytest
 from noted import Noted
-from small_tasks import RECIPE, SmallTask
+from small_tasks import check, flat, small_runs
 
 from clas_core.atlas.atlas import Atlas
 from clas_core.errors import ClasError
-from clas_core.evaluation.judging.conditions import standard_conditions
-from clas_core.evaluation.judging.engine import load_items, run_tasks, tuning_runs
-from clas_core.evaluation.judging.items import Validation
+from clas_core.evaluation.judging.engine import run_tasks
 from clas_core.evaluation.judging.workers import run_in_processes
 from clas_core.steering.recipe import Recipe
 
@@ -68,28 +66,12 @@ def setup(model, tmp_path):
 
 @pytest.fixture(scope="module")
 def runs():
-    tasks = [SmallTask("choice"), SmallTask("states")]
-    conditions = standard_conditions([RECIPE], controls=1)
-    return tuning_runs(load_items(tasks, Validation, ["en", "sw", "es"], 4), conditions)
+    return small_runs()
 
 
 @pytest.fixture(scope="module")
 def wanted(model, runs, tiny_lm):
     return flat(run_tasks(tiny_lm, model[1], runs))
-
-
-def flat(found):
-    return {
-        (one.condition, one.scores.task, one.scores.metric, one.scores.language): one.scores.values
-        for scores in found
-        for one in scores
-    }
-
-
-def check(found, wanted):
-    assert found.keys() == wanted.keys()
-    for key, values in wanted.items():
-        assert found[key] == pytest.approx(values, abs=1e-4)
 
 
 def wait_for(what, seconds=120.0):

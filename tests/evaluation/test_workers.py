@@ -8,12 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import isolation
 import pytest
-from small_tasks import RECIPE, SmallTask
+from small_tasks import check, flat, small_runs
 
 from clas_core.atlas.atlas import Atlas
 from clas_core.errors import ClasError
-from clas_core.evaluation.judging.conditions import standard_conditions
-from clas_core.evaluation.judging.engine import load_items, run_tasks, tuning_runs
+from clas_core.evaluation.judging.engine import run_tasks
 from clas_core.evaluation.judging.items import Validation
 from clas_core.evaluation.judging.results import Log, collect, describe
 from clas_core.evaluation.judging.workers import WorkerSetup, run_in_processes
@@ -32,23 +31,7 @@ def source(tmp_path_factory, tiny_lm, tokenizer, tiny_corpus):
 
 @pytest.fixture(scope="module")
 def runs():
-    tasks = [SmallTask("choice"), SmallTask("states")]
-    conditions = standard_conditions([RECIPE], controls=1)
-    return tuning_runs(load_items(tasks, Validation, ["en", "sw", "es"], 4), conditions)
-
-
-def flat(found):
-    return {
-        (one.condition, one.scores.task, one.scores.metric, one.scores.language): one.scores.values
-        for scores in found
-        for one in scores
-    }
-
-
-def check(found, wanted):
-    assert found.keys() == wanted.keys()
-    for key, values in wanted.items():
-        assert found[key] == pytest.approx(values, abs=1e-4)
+    return small_runs()
 
 
 def test_processes(source, runs, tiny_lm):
