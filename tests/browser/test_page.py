@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from clas_core.ui.behind import first
+from clas_core.ui.behind.goals import GOALS
 from clas_core.ui.behind.views import KINDS
 from clas_core.ui.tabs import neurons
 
@@ -180,6 +181,8 @@ def test_goals_are_one_click_and_a_link(open_page, url, goal, words):
         expect(one.get_by_role("tab", name="Steer")).to_have_attribute("aria-selected", "true")
         expect(one.locator("#steer-stamp")).to_contain_text(words)
         expect(one.locator("#steer-stamp .stamp")).to_have_attribute("data-current", "true")
+        told = one.locator("#goals input:checked").get_attribute("value")  # what it is, in the end
+        expect(one.locator(".claim")).to_have_text(" ".join(GOALS[told].claim))
         assert one.locator(".pane-text").count() >= 2
 
 

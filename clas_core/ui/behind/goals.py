@@ -23,11 +23,13 @@ DEEP, LONG = 0.7, 0.1
 @dataclass(frozen=True)
 class Goal:
     """`language`: what the page's language is for it. `settings(studio, code)`: for a visitor whose
-    prompt is in the language `code`; what it leaves out stays as it is."""
+    prompt is in the language `code`; what it leaves out stays as it is. `claim`: what it is about,
+    and what to do, as a headline that holds of any model, whatever steering does to it."""
 
     title: str
     language: str
     settings: Callable[[Studio, str], Settings]
+    claim: tuple[str, str]
 
 
 def _forget(studio: Studio, code: str) -> Settings:
@@ -94,11 +96,27 @@ def _help(studio: Studio, code: str) -> Settings:
 
 
 GOALS = {
-    "forget": Goal("Forget its language", "Language of the prompt", _forget),
-    "write": Goal("Write in another language", "Write in", _write),
-    "silence": Goal("Silence one language", "Silence", _silence),
-    "help": Goal("Help a weak language (the paper's claim)", "Help", _help),
-}
+    "forget": Goal(
+        "Forget its language", "Language of the prompt", _forget,
+        ("Some neurons of a language model fire for one language alone.",
+         "Turn them down, then around, and watch."),
+    ),
+    "write": Goal(
+        "Write in another language", "Write in", _write,
+        ("Inside a language model, a language is a direction.",
+         "Push it that way, and watch what it writes in."),
+    ),
+    "silence": Goal(
+        "Silence one language", "Silence", _silence,
+        ("A few neurons tell one language from all others.",
+         "Turn them around, and see which languages it hurts."),
+    ),
+    "help": Goal(
+        "Help a weak language (the paper's claim)", "Help", _help,
+        ("A model may know the answer, and say it in the wrong language.",
+         "Turn up what languages share, and see if that helps."),
+    ),
+}  # fmt: skip
 _OF_METHOD = {
     "DiffMean": "write", "Kojima": "write", "UnitDiffMean": "write", "Silence": "silence",
     "LAPE": "silence",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -37,8 +38,6 @@ from ..parts.controls import AS_SENT, Controls, build_chat, named, scale
 from ..parts.markup import about_markup, line, markup, warn
 from ..parts.stoppable import Stoppable
 
-CLAIM = "Some neurons of a language model know which language it speaks."
-CALL = "Turn them down, then around, and watch."
 ABOUT = """The same model answers your prompt in one pass, side by side: left alone; steered, with
 some neurons turned up or down inside it; and as a check with the same numbers on random neurons.
 What steering does depends on the goal chosen above; the line under the strength says it. To forget,
@@ -136,13 +135,16 @@ def build_steer(shelf: Shelf, controls: Controls) -> SteerTab:
     """Build the tab inside the page's blocks; what other tabs need of it."""
     studio, key = shelf.first, controls.key
     code = _opening(studio)
-    markup(f'<h2 class="claim">{CLAIM} <span>{CALL}</span></h2>')
+    opening = goal_of(studio.defaults())
+    claim = markup(claim_markup(opening))
     goals = gr.Radio(
         [(goal.title, name) for name, goal in GOALS.items()],
-        value=goal_of(studio.defaults()),
+        value=opening,
         label="What should steering do?",
         elem_id="goals",
     )
+    claims = json.dumps({name: claim_markup(name) for name in GOALS})
+    goals.change(None, goals, claim, js=f"(goal) => ({claims})[goal]")
     choices = _example_choices(studio)
     with gr.Column(elem_id="ask"):
         example = gr.Radio(
@@ -318,6 +320,12 @@ def build_steer(shelf: Shelf, controls: Controls) -> SteerTab:
         about, example, prompt, fold, sees, another, result, taken, count, control, taken_for, made,
         stored, curves, crowd, goals, served,
     )  # fmt: skip
+
+
+def claim_markup(goal: str) -> str:
+    """What a goal is about, as the page's headline."""
+    claim, call = GOALS[goal].claim
+    return f'<h2 class="claim">{escape(claim)} <span>{escape(call)}</span></h2>'
 
 
 def _about(studio: Studio) -> str:
