@@ -75,7 +75,7 @@ def tiny_stored(studio: Studio) -> Stored:
     curves = {
         "strengths": list(STRENGTHS),
         "knows": {"steered": line, "controls": [line[::-1], line]},
-        "speaks": {"steered": line, "controls": [line, line]},
+        "speaks": {"steered": line, "controls": [line[:3] * 2, line]},
     }
     index = {
         "opening": "sw",

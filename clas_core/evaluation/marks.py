@@ -59,7 +59,7 @@ SHIFT_STRENGTHS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0)
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0)
 LANGUAGES, PROMPTS, TOKENS = 3, 6, 16  # languages, prompts in each, tokens of an output
 DIFFER = 0.5  # share of the texts that differ from the unsteered ones: seen
-AHEAD = 0.1  # share of outputs in the language beyond the random control's: seen
+AHEAD = 0.1  # share of outputs in the language beyond the random control's: seen; or bits a byte
 BROKEN = 0.5  # share of broken texts, if it's more than the unsteered ones' by
 MORE = 0.25  # so much: breaks
 FALL = 0.4  # of real text's likelihood (`likelihood_share`), below which a text is broken
@@ -114,11 +114,7 @@ class Marks:
     def seen(self) -> float | None:
         """The first strength at which one sees that something is done."""
         return next(
-            (
-                one.alpha
-                for one in self.points[1:]
-                if one.differs >= DIFFER or one.reached > one.control_reached + AHEAD
-            ),
+            (one.alpha for one in self.points[1:] if one.differs >= DIFFER or _reaches_more(one)),
             None,
         )
 
@@ -135,6 +131,19 @@ class Marks:
     def top(self) -> float:
         """The score at `best`; the unsteered model's where there is none."""
         return next(p.score for p in self.points if p.alpha == (self.best or 0.0))
+
+    def is_ahead(self, strength: float) -> bool:
+        """Whether one of the strengths that were tried does more of what the goal asks for than
+        random neurons do: among a tenth more of the texts, or by a tenth of a bit a byte."""
+        one = next(one for one in self.points if one.alpha == strength)
+        by_texts = self.goal in ("write", "forget")
+        return _reaches_more(one) if by_texts else one.score > one.control + AHEAD
+
+    def up_to(self, strength: float) -> Marks:
+        """What is marked of the strengths that were tried up to this one."""
+        return dataclasses.replace(
+            self, points=tuple(one for one in self.points if one.alpha <= strength)
+        )
 
     @property
     def opening(self) -> float | None:
@@ -351,6 +360,10 @@ def usual_languages(atlas: Atlas, corpus: ParallelCorpus, goal: str) -> tuple[st
         known = [code for code in known if code != "en"]
     step = max(1, len(known) // LANGUAGES)
     return tuple(known[::step][:LANGUAGES])
+
+
+def _reaches_more(one: Point) -> bool:
+    return one.reached > one.control_reached + AHEAD
 
 
 def _check_goal(goal: str) -> None:

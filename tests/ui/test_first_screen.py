@@ -87,9 +87,34 @@ def test_the_sliders_words_come_from_the_curves() -> None:
     assert stored_with([0, 1, 1, 1], [0, 1, 1, 1]).marks("th") == Marks(None, None)
 
 
+@pytest.mark.parametrize(
+    ("controls", "words", "label"),
+    [
+        ([[1, 1, 0.9, 0.9]] * 3, [(1.0, "Language melts")], "melts"),
+        ([[1, 1, 0.9, 0.9]] * 2 + [[1, 1, 0.1, 0.1]], [(1.0, "Language melts")], "melts"),
+        ([[1, 1, 0.9, 0.9]] + [[1, 1, 0.1, 0.1]] * 2, [(1.0, "Like random")], "like random"),
+        (
+            [[1, 1, 0.5, 0.9]] * 2,
+            [(1.0, "Like random"), (2.0, "Language melts")],
+            "melts",
+        ),
+    ],
+)
+def test_the_slider_claims_nothing_that_random_neurons_do_too(controls, words, label) -> None:
+    stored = stored_with([0, 1, 0.8, 0.7], [1, 1, 1, 1])
+    stored.curves("sw")["speaks"]["controls"] = [[[s, 0, 1] for s in one] for one in controls]
+    known = stored.saying("sw")
+    assert list(known.steps) == words
+    (mark,) = known.marks
+    at = next(at for at, word in words if word == "Language melts" or label == "like random")
+    assert mark[:2] == (at, label)
+
+
 def test_zones_are_of_one_steering(studio: Studio) -> None:
     start = {**studio.defaults(), "prompt": ""}
-    assert zones(studio, "sw", {**start, "strength": 1.5}) == Marks(0.75 + 0.25, 2.0)
+    known = zones(studio, "sw", {**start, "strength": 1.5})
+    assert known is not None
+    assert known.steps == ((0.5, "Subtle"), (1.0, "Language melts"), (2.0, "Breaks"))
     assert zones(studio, "sw", {**start, "beta": 1.0}) is None
     assert zones(studio, "de", start) is None
 

@@ -52,10 +52,31 @@ def test_untried_models_open_at_a_short_shift(studio):
 def test_the_slider_says_what_was_found(studio):
     studio.marks["write"] = WHOLE
     known = zones(studio, "sw", settings(studio))
-    assert (known.melts, known.breaks, known.word) == (0.1, 0.5, "Text changes")
+    assert known.steps == ((0.1, "Language turns"), (0.5, "Breaks"))
     labels = {mark["label"]: mark["value"] for mark in scale(studio, settings(studio))["marks"]}
-    assert (labels["seen"], labels["breaks"]) == (0.1, 0.5)
+    assert (labels["turns"], labels["breaks"]) == (0.1, 0.5)
     assert zones(studio, "sw", settings(studio, first_layer=1)) is None
+
+
+def test_the_slider_marks_what_random_neurons_do_not_do(studio):
+    """Words change early, in the language that is asked for they are later, and random neurons'
+    are in it too where most fall apart."""
+    studio.marks["write"] = found(
+        (0.1, 1, 0, 0, 0, 0, 0), (0.2, 1, 0.5, 0, 0.5, 0, 0), (0.3, 1, 0.5, 0, 0.5, 0, 0.45)
+    )
+    known = zones(studio, "sw", settings(studio, strength=0.2))
+    assert known.steps == ((0.1, "Text changes"), (0.2, "Language turns"), (0.3, "Text changes"))
+    assert [mark[:3] for mark in known.marks] == [(0.2, "turns", "melts")]
+    studio.marks["write"] = found((0.1, 1, 0, 0, 0, 0, 0))
+    (mark,) = zones(studio, "sw", settings(studio, strength=0.1)).marks
+    assert mark[:3] == (0.1, "changes", "alike")
+    assert "random" in mark[3]
+
+
+def test_no_strength_is_told_of_that_the_slider_lacks(studio):
+    studio.marks["write"] = found((2.0, 1, 1, 0, 0.5, 0, 0), (3.0, 1, 1, 0, 0.9, 0, 0))
+    said = studio.summary(studio.recipe(settings(studio, strength=2.0)))
+    assert said.endswith("Seen from strength 2, best at 2, breaks at none up to 2.")
 
 
 def test_the_page_says_that_nothing_can_be_seen(studio):

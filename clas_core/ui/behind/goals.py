@@ -9,8 +9,8 @@ from typing import Any
 from ...steering.methods import bridge_layers
 from ...steering.recipe import Recipe
 from ...steering.where import ALL
-from .inputs import AUTO, STEERED_BY, anchor, default_units
-from .stored import Marks
+from .inputs import ALPHA, AUTO, STEERED_BY, anchor, default_units
+from .saying import Saying, said_of_marks
 from .studio import Studio
 
 Settings = dict[str, Any]
@@ -146,22 +146,12 @@ def melting(studio: Studio, code: str) -> float:
     return float(data["cells"][-1]["alpha"])
 
 
-def zones(studio: Studio, code: str, settings: Settings) -> Marks | None:
-    """Where the slider's words change, under these settings; None where that isn't known."""
+def zones(studio: Studio, code: str, settings: Settings) -> Saying | None:
+    """What the slider says, under these settings; None where that isn't known."""
     stored = studio.stored
     if stored is not None and code in stored.codes:
         start = studio.defaults()
         if all(settings[name] == start[name] for name in STEERED_BY):
-            return stored.marks(code)
+            return stored.saying(code)
     known = studio.marks_for(studio.recipe(settings))
-    if known is None:
-        return None
-    return Marks(known.seen, known.breaks, *_SEEN.get(known.goal, ("Seen", "seen")), told=_TOLD)
-
-
-# What the slider says from where a goal's method is seen on.
-_SEEN = {"forget": ("Language melts", "melts"), "write": ("Text changes", "seen")}
-_TOLD = (
-    "From here on most texts differ, or more are in the language than under random neurons",
-    "From here on most texts are empty, loop, or are far less likely than real text",
-)
+    return None if known is None else said_of_marks(known.up_to(ALPHA[1]))

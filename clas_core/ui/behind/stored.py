@@ -15,6 +15,7 @@ from typing import Any
 
 from ...errors import ClasError
 from ...steering.recipe import Recipe
+from .saying import Saying, said_of_curves
 from .words import Vocabulary
 
 Data = dict[str, Any]
@@ -26,20 +27,10 @@ HALF = 0.5  # of the answers that are right unsteered: below, the model breaks
 @dataclass(frozen=True)
 class Marks:
     """The strengths from which on a language melts and the model breaks; None where it doesn't up
-    to the strongest that was tried.
-
-    `word` and `label`: what the slider says from the first on, aloud and below; `told`: what both
-    mean.
-    """
+    to the strongest that was tried."""
 
     melts: float | None
     breaks: float | None
-    word: str = "Language melts"
-    label: str = "melts"
-    told: tuple[str, str] = (
-        "From here on under nine in ten words of new stories are in the prompt's language",
-        "From here on under half as many questions are answered rightly",
-    )
 
 
 class Stored:
@@ -106,6 +97,11 @@ class Stored:
             return next((at for at in strengths if at > 0 and values[at] < line), None)
 
         return Marks(first_below("speaks", FEWER), first_below("knows", HALF))
+
+    def saying(self, code: str) -> Saying:
+        """What the slider says in a language that there are answers for."""
+        known = self.marks(code)
+        return said_of_curves(self._curves[code], known.melts, known.breaks, FEWER)
 
     def helped(self, code: str) -> Data | None:
         """A question in the language that steering helps with: {prompt, right, asks, says, fixed,

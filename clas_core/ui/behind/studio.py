@@ -413,7 +413,7 @@ class Studio:
             said = what.format(source=self._away_from(recipe))
             touched = self.plan(dataclasses.replace(recipe, alpha=1.0, first="")).touched
             known = self.marks_for(recipe)
-            marked = "" if known is None else f" {known.sentence}"
+            marked = "" if known is None else f" {known.up_to(inputs.ALPHA[1]).sentence}"
             return f"{name}: in {where}, {said}: {touched}.{marked}"
         counts = self.selection(recipe).counts()[first:end].sum(0).tolist()
         factors = (1 + recipe.alpha * (m - 1) for m in (recipe.beta, recipe.gamma))

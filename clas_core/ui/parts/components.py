@@ -73,8 +73,8 @@ def strength_slider(
 ) -> gr.HTML:
     """A wide slider with labelled marks: dicts of value, label, kind and title.
 
-    `zones`: {melts, breaks}, from where on the words that it says hold; without any it says
-    numbers. `coarse`: its step while the Lab is closed.
+    `zones`: {steps, key}, the words that it says, each from a strength on, while the steering of
+    that key is set; without any it says numbers. `coarse`: its step while the Lab is closed.
     """
     return _scripted(
         "strength.js",

@@ -14,8 +14,9 @@ from ...steering.methods import OTHERS
 from ...text.languages import get_language
 from ..behind import inputs
 from ..behind.goals import GOALS, goal_of, zones
+from ..behind.saying import Saying
 from ..behind.standing import keys_of
-from ..behind.stored import STEP, Marks
+from ..behind.stored import STEP
 from ..behind.studio import Studio
 from .components import strength_slider
 from .markup import markup
@@ -271,12 +272,13 @@ def scale(studio: Studio, values: dict[str, Any]) -> dict[str, Any]:
     known = zones(studio, code, values)
     return {
         "marks": _marks(studio, values, known),
-        "zones": known and {**vars(known), "key": keys_of(studio, studio.recipe(values))["curves"]},
+        "zones": known
+        and {"steps": known.steps, "key": keys_of(studio, studio.recipe(values))["curves"]},
         "coarse": STEP if studio.stored else None,
     }
 
 
-def _marks(studio: Studio, values: dict[str, Any], known: Marks | None) -> list[dict[str, Any]]:
+def _marks(studio: Studio, values: dict[str, Any], known: Saying | None) -> list[dict[str, Any]]:
     low, high = inputs.ALPHA
     far = {"value": low, "label": "−1", "kind": "end-low", "title": "Steer the other way"}
     off = {"value": 0.0, "label": "Off", "kind": "off", "title": "The model as it is"}
@@ -286,13 +288,8 @@ def _marks(studio: Studio, values: dict[str, Any], known: Marks | None) -> list[
         strength, sentence = best
         marks.append({"value": strength, "label": "best", "kind": "best", "title": sentence})
     if known is not None:
-        melts, breaks = known.told
-        for value, label, kind, title in (
-            (known.melts, known.label, "melts", melts),
-            (known.breaks, "breaks", "breaks", breaks),
-        ):
-            if value is not None:
-                marks.append({"value": value, "label": label, "kind": kind, "title": title})
+        names = ("value", "label", "kind", "title")
+        marks += [dict(zip(names, mark)) for mark in known.marks]
         far["label"] = "other way"
     elif best is None:
         default = studio.defaults()["strength"]

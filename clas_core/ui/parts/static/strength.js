@@ -1,5 +1,5 @@
 // A range input with labelled marks; gr.HTML gives element, props, trigger and watch.
-// `zones`: {melts, word, breaks, key}, the strengths from which on that is so; `coarse`: the step in Explore.
+// `zones`: {steps, key}, words from a strength on, and what they are of; `coarse`: the step in Explore.
 const range = element.querySelector("input[type=range]");
 const output = element.querySelector("output");
 const scale = element.querySelector(".strength-scale");
@@ -20,15 +20,20 @@ function zonesNow() {
 }
 
 function drawMarks() {
-  const measured = ["melts", "breaks", "best"];
+  const measured = ["melts", "alike", "breaks", "best"];
   const marks = props.marks.filter((mark) => mine || !measured.includes(mark.kind));
-  const LOWER = ["default", "breaks", "best"]; // of two too close, these go a line lower
+  // Of two too close, these go a line lower; what is seen first only beside "Off".
+  const LOWER = { default: 0.3, breaks: 0.3, best: 0.3, melts: 0.15, alike: 0.2 };
+  const seen = ["melts", "alike"];
+  const isNear = (mark, other) =>
+    Math.abs(share(other.value) - share(mark.value)) < (LOWER[mark.kind] || 0) &&
+    (other.kind === "off" || !seen.includes(mark.kind));
   scale.replaceChildren(
     ...marks.map((mark) => {
       const item = document.createElement("button");
       item.type = "button";
-      const near = marks.some((m) => m !== mark && Math.abs(share(m.value) - share(mark.value)) < 0.3);
-      item.className = `strength-mark ${mark.kind}${near && LOWER.includes(mark.kind) ? " low" : ""}`;
+      const near = marks.some((other) => other !== mark && isNear(mark, other));
+      item.className = `strength-mark ${mark.kind}${near ? " low" : ""}`;
       item.style.left = place(mark.value);
       item.textContent = mark.label;
       item.title = `${mark.title} (${mark.value})`;
@@ -43,9 +48,7 @@ function wordFor(number) {
   const zones = zonesNow();
   if (!zones) return "";
   if (number < 0) return "Other way";
-  if (zones.breaks !== null && number >= zones.breaks) return "Breaks";
-  if (zones.melts !== null && number >= zones.melts) return zones.word;
-  return "Subtle";
+  return zones.steps.findLast(([from]) => number >= from - 1e-9)?.[1] || "Subtle";
 }
 
 function show(value) {
