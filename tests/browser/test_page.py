@@ -103,6 +103,20 @@ def test_the_plots_follow_the_slider(open_page):
     expect(page.locator(".curves-said")).to_contain_text("Left alone: 90 % of answers right")
 
 
+def test_the_plots_follow_the_prompts_language(open_page):
+    page = open_page()
+    page.locator("#prompt textarea").fill("أحمد يرى القمر.")
+    expect(page.locator("#curves figcaption").nth(1)).to_contain_text("Arabic")
+    expect(page.locator(".curves-key")).to_contain_text("all in Arabic")
+    expect(page.locator(".curves")).to_be_visible()
+    expect(page.locator("#example-languages input[value=ar]")).to_be_checked()
+    expect(page.locator("#prompt textarea")).to_have_value("أحمد يرى القمر.")
+    page.locator("#prompt textarea").fill(
+        "Анна видит лодку. Кошка видит луну и хлеб."
+    )  # of which nothing is stored
+    expect(page.locator(".curves")).to_be_hidden()
+
+
 def test_no_sweep_where_the_page_does_not_open_off(open_page):
     page = open_page(reduced_motion="no-preference")
 

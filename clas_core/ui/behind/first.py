@@ -44,16 +44,19 @@ def opening_view(studio: Studio, settings: dict[str, Any]) -> tuple[Data, str] |
     return None if cell is None else ({**cell["view"], "key": key}, key)
 
 
-def curves(studio: Studio, code: str) -> Data | None:
-    """What the plots below the panes show, with the key of the steering that they are of at any
-    strength; None where nothing is stored."""
+def curves(studio: Studio) -> list[Data]:
+    """What the plots below the panes show for a prompt in each stored language, with the key of the
+    steering that they are of at any strength."""
     stored = studio.stored
-    if stored is None or code not in stored.codes:
-        return None
-    name = get_language(code).name
-    settings = {**studio.defaults(), "language": code, "prompt": ""}
-    key = keys_of(studio, studio.recipe(settings))["curves"]
-    return {**stored.curves(code), "counts": stored.counts, "language": name, "key": key}
+    if stored is None:
+        return []
+    found = []
+    for code in stored.codes:
+        settings = {**studio.defaults(), "language": code, "prompt": ""}
+        key = keys_of(studio, studio.recipe(settings))["curves"]
+        about = {"counts": stored.counts, "code": code, "language": get_language(code).name}
+        found.append({**stored.curves(code), **about, "key": key})
+    return found
 
 
 def sweep_to(studio: Studio, code: str) -> float | None:

@@ -126,21 +126,21 @@ def stored_value(cells: Mapping[str, Any], sweep: float | None = None) -> str:
     return json.dumps({"cells": cells, "sweep": sweep}, ensure_ascii=False)
 
 
-def curves_panel(value: str | None, **options: Any) -> gr.HTML:
-    """Two small plots over strength, which follow the slider; its values are made by
-    `curves_value`."""
+def curves_panel(value: str, **options: Any) -> gr.HTML:
+    """Two small plots over strength, which follow the slider and the prompt's language; its values
+    are made by `curves_value`. `.input` once that language is another: `window.clasSpoken`."""
     return _scripted(
         "curves.js",
-        '<div class="curves"><div class="curves-body"></div><p class="curves-said"></p>'
+        '<div class="curves" hidden><div class="curves-body"></div><p class="curves-said"></p>'
         '<p class="curves-key"></p></div>',
         value,
         **options,
     )
 
 
-def curves_value(curves: Mapping[str, Any] | None) -> str | None:
+def curves_value(curves: Sequence[Mapping[str, Any]]) -> str:
     """What a `curves_panel` shows, of what `first.curves` returns."""
-    return None if curves is None else json.dumps(curves)
+    return json.dumps(curves, separators=(",", ":"))
 
 
 def now_panel(value: str, **options: Any) -> gr.HTML:

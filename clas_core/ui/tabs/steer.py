@@ -103,6 +103,7 @@ class SteerTab:
             self.goals: goal_of(values),
             self.result: view,
             self.stamp: made_for,
+            self.curves: curves_value(first.curves(studio)),
             **self.follow(studio, code),
             **{box: gr.update(visible=False) for box in self.taken},
             self.taken_for: None,
@@ -112,14 +113,11 @@ class SteerTab:
     @property
     def pursued(self) -> list[Any]:
         """What a goal sets here."""
-        return [self.stored, self.curves, self.prompt, self.example]
+        return [self.stored, self.prompt, self.example]
 
     def follow(self, studio: Studio, code: str) -> dict[Any, Any]:
         """Updates for a prompt in another language: what is stored for it."""
-        return {
-            self.stored: stored_value(first.stored_cells(studio, code)),
-            self.curves: curves_value(first.curves(studio, code)),
-        }
+        return {self.stored: stored_value(first.stored_cells(studio, code))}
 
 
 NOTHING_YET: View = {
@@ -191,7 +189,7 @@ def build_steer(shelf: Shelf, controls: Controls) -> SteerTab:
     with gr.Column(elem_id="shown"):
         stored = stored_panel(stored_value(cells, sweep), elem_id="stored")
         result = result_panel(view, elem_id="result")
-        curves = curves_panel(curves_value(first.curves(studio, code)), elem_id="curves")
+        curves = curves_panel(curves_value(first.curves(studio)), elem_id="curves")
         about = markup(about_markup(_about(studio)))
     with gr.Column(visible=False, elem_id="take-away") as take_away:
         gr.Markdown("### Take it away")
@@ -221,12 +219,11 @@ def build_steer(shelf: Shelf, controls: Controls) -> SteerTab:
                 text,
                 number,
                 stored_value(first.stored_cells(studio, code)),
-                curves_value(first.curves(studio, code)),
                 gr.update(**scale(studio, settings)),
             )
         except ClasError as error:
             warn(error)
-            return gr.skip(), number, gr.skip(), gr.skip(), gr.skip()
+            return gr.skip(), number, gr.skip(), gr.skip()
 
     def generate(
         mine: Run, text: str, add: bool, key: Any, *values: Any
@@ -274,10 +271,11 @@ def build_steer(shelf: Shelf, controls: Controls) -> SteerTab:
     answering.on(again_button.click, follow, asked, shows, concurrency_limit=None, **AS_SENT)
 
     again: dict[str, Any] = {"queue": False, "trigger_mode": "always_last"}
-    shown = [prompt, count, stored, curves, controls.by_name["strength"]]
+    shown = [prompt, count, stored, controls.by_name["strength"]]
     at = [key, example, count, *controls.all]
     example.select(partial(take, 0), at, shown, **again)
     another.click(partial(take, 1), at, shown, **again)
+    curves.input(None, None, example, js="() => window.clasSpoken")
 
     def taking(shown: Any) -> dict[str, Any]:
         """The event that fills both boxes, which so are for the same settings, and shows one."""

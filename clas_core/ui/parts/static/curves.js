@@ -1,5 +1,5 @@
 // Two small plots over strength: what the model still knows, and which language it still speaks.
-// value: {strengths, knows, speaks, counts, language} as JSON, as curves_value makes it
+// value: [{strengths, knows, speaks, counts, code, language, key}] as JSON, as curves_value makes it
 const WIDTH = 320;
 const HEIGHT = 150;
 const LEFT = 40;
@@ -91,31 +91,43 @@ function tell(at) {
 }
 
 function draw() {
-  value = props.value && JSON.parse(props.value);
-  showHide();
   cursors = [];
-  if (!value) return;
   body.replaceChildren(
     panel("knows", "Knowledge: answers right"),
     panel("speaks", `Language: words that are ${value.language}`),
   );
   element.querySelector(".curves-key").textContent =
-    `Thick: language neurons turned down, with its 95 % interval. Dashed: the same on random neurons, ${value.counts.controls} draws. ${value.counts.questions} test questions, ${value.counts.stories} stories begun with two words.`;
+    `Thick: language neurons turned down, with its 95 % interval. Dashed: the same on random neurons, ${value.counts.controls} draws. ${value.counts.questions} test questions, ${value.counts.stories} stories begun with two words, all in ${value.language}.`;
   tell(at);
 }
 
-// Only while that steering is set, whatever its strength.
-function showHide() {
+// Only while that steering is set, whatever its strength; in the prompt's language.
+function choose() {
   const now = window.clasNow?.curves;
-  if (!value) box.hidden = true;
-  else if (now || !window.clasNow) box.hidden = Boolean(now) && now !== value.key;
+  if (!now) return; // while the page moves
+  const found = all.find((one) => one.key === now);
+  box.hidden = !found;
+  if (!found || found === value) return;
+  const before = value;
+  value = found;
+  draw();
+  if (!before || before.code === found.code) return;
+  window.clasSpoken = found.code;
+  trigger("input");
+}
+
+let all = [];
+function read() {
+  all = JSON.parse(props.value);
+  value = null;
+  choose();
 }
 
 let at = 0;
-document.addEventListener("clas-now", showHide);
+document.addEventListener("clas-now", choose);
 document.addEventListener("clas-strength", (event) => {
   at = event.detail;
   tell(at);
 });
-watch("value", draw);
-draw();
+watch("value", read);
+read();
