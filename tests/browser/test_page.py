@@ -95,6 +95,18 @@ def test_the_slider_speaks_in_words(open_page):
     expect(page.locator(".curves")).to_be_hidden()
 
 
+def test_at_0_the_slider_says_that_what_acts_first_goes_on(open_page):
+    page = open_page()
+    output = page.locator("#strength output")
+    page.locator("#switch label", has_text="Lab").click()
+    page.locator("#compose").click()
+    expect(output).to_have_text("First only")
+    expect(page.locator(".strength-mark.off")).to_have_text("first")
+    page.locator("#decompose").click()
+    page.locator(".strength-mark.off").click()
+    expect(output).to_have_text("Off")
+
+
 def test_the_plots_follow_the_slider(open_page):
     page = open_page()
     page.locator("#strength-range").press("End")

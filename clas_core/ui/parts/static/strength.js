@@ -19,6 +19,9 @@ function zonesNow() {
   return mine ? props.zones : null;
 }
 
+// At 0 a steering that acts before this one goes on, and the model isn't as it is.
+const acts = () => Boolean(document.querySelector("#first :is(textarea, input)")?.value);
+
 function drawMarks() {
   const measured = ["melts", "alike", "breaks", "best"];
   const marks = props.marks.filter((mark) => mine || !measured.includes(mark.kind));
@@ -35,8 +38,9 @@ function drawMarks() {
       const near = marks.some((other) => other !== mark && isNear(mark, other));
       item.className = `strength-mark ${mark.kind}${near ? " low" : ""}`;
       item.style.left = place(mark.value);
-      item.textContent = mark.label;
-      item.title = `${mark.title} (${mark.value})`;
+      const first = mark.kind === "off" && acts();
+      item.textContent = first ? "first" : mark.label;
+      item.title = `${first ? "Only what acts before this" : mark.title} (${mark.value})`;
       item.addEventListener("click", () => send(mark.value));
       return item;
     }),
@@ -44,7 +48,7 @@ function drawMarks() {
 }
 
 function wordFor(number) {
-  if (number === 0) return "Off";
+  if (number === 0) return acts() ? "First only" : "Off";
   const zones = zonesNow();
   if (!zones) return "";
   if (number < 0) return "Other way";
@@ -76,6 +80,7 @@ function show(value) {
   document.dispatchEvent(new CustomEvent("clas-strength", { detail: number }));
 }
 let shown = props.value;
+let state = ""; // what words and marks were drawn for
 
 // Where only the strength moves among stored answers, the page knows at once what it shows.
 function aim(number) {
@@ -112,9 +117,10 @@ window.clasStrength = {
 };
 range.addEventListener("input", () => send(range.value));
 document.addEventListener("clas-now", () => {
-  const before = mine;
+  const before = state;
   zonesNow();
-  if (mine === before) return;
+  state = `${mine} ${acts()}`;
+  if (state === before) return;
   drawMarks();
   show(shown);
 });
