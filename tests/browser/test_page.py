@@ -212,6 +212,19 @@ def test_goals_are_one_click_and_a_link(open_page, url, goal, words):
         assert one.locator(".pane-text").count() >= 2
 
 
+def test_one_click_from_a_map_that_strength_leaves_alone(open_page):
+    page = open_page("#tab=map&layer=1")
+    reach = page.locator("#map-reach")
+    expect(reach).to_contain_text("strength acts from layer 3 on", timeout=60_000)
+    page.locator("#map-reach button").click()
+    expect(page.locator("#map-layer input[type=number]")).to_have_value("3")
+    expect(page.locator("#map-stamp")).to_contain_text("seen at layer 3")
+    expect(reach).to_be_hidden()
+    expect(page.locator("#map .plotly-panel-replay")).to_be_visible()
+    page.locator(".strength-mark.off").click()  # where there is no move to play again
+    expect(page.locator("#map .plotly-panel-replay")).to_be_hidden()
+
+
 def test_links_run_and_keep_tab_layer_and_language(open_page):
     page = open_page("?alpha=1.3&target=ar&prompt=Anna#tab=map&layer=1")
     expect(page.get_by_role("tab", name="Map")).to_have_attribute("aria-selected", "true")

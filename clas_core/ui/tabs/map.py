@@ -44,10 +44,7 @@ SCORES = (
 CHOOSE = "Click a mark, or choose one with arrow keys and Enter: its translations appear here."
 BLANK = '{"data": [], "layout": {"xaxis": {"visible": false}, "yaxis": {"visible": false}}}'
 READING = "The model is reading the sentences; a large one takes a while, once."
-BELOW = (
-    "Strength doesn't reach this layer: it moves what comes out of layer {first} and later ones. "
-    "Click one in the shaded part above."
-)
+BELOW = "Nothing moves at this layer: strength acts from layer {first} on."
 PAUSE = 1.7  # seconds that a layer stays while all of them are played
 WARMING = "The map is getting ready (some seconds, once): this is a first sketch of it."
 
@@ -69,7 +66,8 @@ class MapTab:
     find: gr.Dropdown
     lines: gr.HTML
     told: gr.HTML
-    picked: Any  # the event that a layer was clicked on the lines
+    below: gr.Row
+    picked: list[Any]  # the events that choose a layer but by its slider
 
     def renew(self, studio: Studio, layer: int | None = None) -> dict[Any, Any]:
         """Updates for another model; `layer`: the one to open at, if it is asked for."""
@@ -86,6 +84,7 @@ class MapTab:
             self.find: gr.update(choices=_sentences(studio), value=None),
             self.lines: BLANK,
             self.told: "",
+            self.below: gr.update(visible=False),
         }
 
 
@@ -94,6 +93,9 @@ def build_map(shelf: Shelf, controls: Controls, prompt: gr.Textbox, tab: gr.Stat
     studio, key = shelf.first, controls.key
     about(ABOUT)
     made = stamp("map", "Updating …")
+    with gr.Row(visible=False, elem_id="map-reach") as below:
+        unreached = markup()
+        reach = gr.Button("Show that layer", size="sm")
     with gr.Row(elem_classes="two"):
         with gr.Column(scale=5, elem_id="map-card", min_width=400):
             find = gr.Dropdown(
@@ -122,11 +124,11 @@ def build_map(shelf: Shelf, controls: Controls, prompt: gr.Textbox, tab: gr.Stat
     def shown(
         studio: Studio, result: MapResult, group: Any, recipe: Recipe, at: int
     ) -> dict[Any, Any]:
-        reached = at >= reach_of(studio, recipe)
-        drawn = dict(zip((panel, scores, note), _shown(studio, result, group, reached)))
-        if not reached:
-            drawn[note] += line(BELOW.format(first=reach_of(studio, recipe)), "quiet")
-        return drawn
+        first = reach_of(studio, recipe)
+        moves = at >= first and not studio.plan(recipe).is_identity
+        drawn = dict(zip((panel, scores, note), _shown(studio, result, group, moves)))
+        said = line(BELOW.format(first=first))
+        return {**drawn, below: gr.update(visible=at < first), unreached: said}
 
     def over_layers(studio: Studio, recipe: Recipe, at: int) -> dict[Any, Any]:
         """The two scores over all layers, and what they say of this one."""
@@ -169,7 +171,7 @@ def build_map(shelf: Shelf, controls: Controls, prompt: gr.Textbox, tab: gr.Stat
     arguments = {
         "fn": redraw,
         "inputs": [tab, layer, chosen, prompt, key, *controls.all],
-        "outputs": [panel, scores, note, made, lines, told],
+        "outputs": [panel, scores, note, made, lines, told, below, unreached],
         "show_progress": "hidden",
         "concurrency_limit": 2,
         "concurrency_id": "map",
@@ -193,6 +195,14 @@ def build_map(shelf: Shelf, controls: Controls, prompt: gr.Textbox, tab: gr.Stat
     def click_layer(event: gr.EventData) -> Any:
         at = event._data.get("key") if isinstance(event._data, dict) else None
         return at if isinstance(at, int) else gr.skip()
+
+    def to_reached(text: str, key: Any, *values: Any) -> Any:
+        try:
+            studio = shelf.get(key)
+            return reach_of(studio, _everywhere(studio, text, values))
+        except ClasError as error:
+            warn(error)
+            return gr.skip()
 
     def through(
         run: Run, at_first: Any, group: Any, text: str, key: Any, *values: Any
@@ -219,13 +229,18 @@ def build_map(shelf: Shelf, controls: Controls, prompt: gr.Textbox, tab: gr.Stat
     found.then(**arguments)
     Stoppable(play, halt_button).on(
         play.click, through, [layer, chosen, prompt, key, *controls.all],
-        [panel, scores, note, layer, lines, told, made],
+        [panel, scores, note, layer, lines, told, made, below, unreached],
         concurrency_limit=2, concurrency_id="map",
     )  # fmt: skip
-    picked = lines.select(click_layer, None, layer, show_progress="hidden")
+    picked = [
+        lines.select(click_layer, None, layer, show_progress="hidden"),
+        reach.click(
+            to_reached, [prompt, key, *controls.all], layer, show_progress="hidden", queue=False
+        ),
+    ]
     return MapTab(
         moves, arguments, panel, scores, note, made, layer, parallels, chosen, find, lines, told,
-        picked,
+        below, picked,
     )  # fmt: skip
 
 

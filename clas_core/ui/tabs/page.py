@@ -329,7 +329,7 @@ def build(studio: Studio) -> gr.Blocks:
                 js=GOAL,
                 **QUIET,
             ),
-            map_.picked,
+            *map_.picked,
             by_name["method"].input(
                 fit_strength,
                 [by_name["method"], by_name["strength"], key],
