@@ -9,7 +9,7 @@ import pytest
 
 from clas_core.atlas.atlas import Atlas
 from clas_core.evaluation.judging.conditions import Condition
-from clas_core.evaluation.telling.figures import sweep_heatmap
+from clas_core.evaluation.telling.figures import sweep_caption, sweep_heatmap
 from clas_core.steering.recipe import Recipe
 from clas_core.ui.behind.outcome import Outcome, read_outcome, told
 from clas_core.ui.behind.studio import VILLAGE
@@ -43,7 +43,10 @@ def test_the_page_opens_with_what_the_sweep_suggests(outcome) -> None:
     gains = [one.gain.estimate for one in ranking.tried]
     assert gains[ranking.best] == max(gains)
     assert all(re.search(r" layers=\d-\d$", one.name) for one in ranking.tried)  # as in the shell
-    assert len(sweep_heatmap(ranking, outcome.num_layers).data[0].y) > 1
+    drawn = sweep_heatmap(ranking, outcome.num_layers).data[0]
+    assert len(drawn.y) > 1
+    cells = sum(gain is not None for row in drawn.z for gain in row)
+    assert sweep_caption(ranking).startswith(f"{cells} of the {len(ranking.tried)} settings")
 
 
 def test_rows_that_do_nothing_are_marked_and_no_others(outcome) -> None:

@@ -146,6 +146,19 @@ class Ranking:
     suggested: int
     best: int
 
+    @property
+    def drawn(self) -> tuple[Tried, ...]:
+        """Those that differ from the suggested one in strength and layers alone."""
+
+        def rest(one: Tried) -> tuple[Any, ...]:
+            return tuple(getattr(one.recipe, name) for name in _NOT_DRAWN)
+
+        centre = rest(self.tried[self.suggested])
+        return tuple(one for one in self.tried if rest(one) == centre)
+
+
+_NOT_DRAWN = ("method", "beta", "gamma", "lam", "tau", "shared_from", "specific")
+
 
 @dataclass(frozen=True)
 class Sweep(Ranking):

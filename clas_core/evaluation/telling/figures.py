@@ -60,16 +60,21 @@ def gains_figure(comparison: Comparison, task: str, metric: str) -> go.Figure:
     return figure
 
 
+def sweep_caption(sweep: Ranking) -> str:
+    """How many of the settings that were tried `sweep_heatmap` draws, and which."""
+    tried, drawn = len(sweep.tried), len(sweep.drawn)
+    if drawn == tried:
+        return f"All {tried} settings that were tried"
+    return (
+        f"{drawn} of the {tried} settings that were tried: those that differ from the suggested "
+        "one in strength and layers alone"
+    )
+
+
 def sweep_heatmap(sweep: Ranking, num_layers: int) -> go.Figure:
     """Gain by strength and layers, all else as in the suggested setting; settings not tried are
     blank."""
-    centre = sweep.tried[sweep.suggested].recipe
-    others = ("method", "beta", "gamma", "lam", "tau", "shared_from", "specific")
-    shown = [
-        one
-        for one in sweep.tried
-        if all(getattr(one.recipe, name) == getattr(centre, name) for name in others)
-    ]
+    shown = sweep.drawn
     strengths = sorted({one.recipe.alpha for one in shown})
     layers = sorted({_layers(one, num_layers) for one in shown})
     found = {(_layers(one, num_layers), one.recipe.alpha): one for one in shown}

@@ -17,7 +17,14 @@ from ..judging.conditions import CONTROL_IS
 from ..judging.finding import Finding
 from ..judging.statistics import Interval
 from ..judging.sweep import Ranking
-from .figures import describe, finding_figure, gains_figure, retrieval_figure, sweep_heatmap
+from .figures import (
+    describe,
+    finding_figure,
+    gains_figure,
+    retrieval_figure,
+    sweep_caption,
+    sweep_heatmap,
+)
 from .numbers import bounds, name_of, number, scaled
 from .paper import paper_sentence
 from .tables import cell_text, origin, render, score_text
@@ -164,6 +171,7 @@ def _sweep(sweep: Ranking, num_layers: int) -> Iterable[str]:
         f"{escape(suggested.name)} ({_gain(suggested.gain)}). "
         "In these names layers count from 0, without the second; in the plot from 1.</p>"
     )
+    yield f"<p>{escape(sweep_caption(sweep))}:</p>"
     yield _plot(sweep_heatmap(sweep, num_layers))
 
 

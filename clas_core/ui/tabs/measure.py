@@ -13,7 +13,12 @@ import gradio as gr
 from ...errors import ClasError
 from ...evaluation.judging.conditions import BASELINES, CONTROL_IS
 from ...evaluation.tasks import KINDS
-from ...evaluation.telling.figures import finding_figure, gains_figure, sweep_heatmap
+from ...evaluation.telling.figures import (
+    finding_figure,
+    gains_figure,
+    sweep_caption,
+    sweep_heatmap,
+)
 from ...evaluation.telling.real import read_findings
 from ...evaluation.telling.verdict import headline
 from ...model.prompts import is_chat_model
@@ -286,11 +291,7 @@ class _Results:
                 self.finding = plotly_panel(height=340, elem_id="measure-finding")
                 self.rho = markup(_values(measured, 0)[2], elem_id="measure-rho")
             with gr.Column(elem_classes="figure-card", visible=_swept(measured)) as self.sweep:
-                below = (
-                    "mean gain on validation items, in log p(true answer) where a task has one; "
-                    "orange: the suggested setting, grey: the best"
-                )
-                markup(title("How strength and layers were chosen", below))
+                self.swept = markup(_swept_title(measured))
                 self.heat = plotly_panel(height=280, elem_id="measure-heat")
                 self.take = gr.Button("Use the suggested setting", size="sm")
             with gr.Row(elem_id="measure-files"):
@@ -305,7 +306,8 @@ class _Results:
     def all(self) -> list[Any]:
         return [
             *(self.outcome, self.progress, self.table, self.plots, self.shown, self.gains),
-            *(self.finding, self.rho, self.sweep, self.heat, self.stamp, *self.buttons),
+            *(self.finding, self.rho, self.sweep, self.swept, self.heat, self.stamp),
+            *self.buttons,
         ]
 
     def show(self, outcome: Outcome | None) -> Updates:
@@ -329,6 +331,7 @@ class _Results:
             self.finding: finding,
             self.rho: rho,
             self.sweep: gr.update(visible=_swept(outcome)),
+            self.swept: _swept_title(outcome),
             self.heat: _heat(outcome),
             **{button: gr.update(value=path) for button, path in zip(self.buttons, paths)},
         }
@@ -368,6 +371,16 @@ def _heat(outcome: Outcome | None) -> Any:
     figure = sweep_heatmap(outcome.ranking, outcome.num_layers)
     best = outcome.ranking.tried[outcome.ranking.suggested]
     return figure_value(figure, f"Gain by strength and layers. Suggested: {best.name}.")
+
+
+def _swept_title(outcome: Outcome | None) -> str:
+    if outcome is None or outcome.ranking is None:
+        return ""
+    below = (
+        f"{sweep_caption(outcome.ranking)}. Mean gain on validation items, in log p(true answer) "
+        "where a task has one; orange: the suggested setting, grey: the best"
+    )
+    return title("How strength and layers were chosen", below)
 
 
 def _swept(outcome: Outcome | None) -> bool:
