@@ -414,7 +414,11 @@ def test_panes_are_stacked_on_a_phone(open_page):
     left_alone, steered = (page.locator(f".pane.{kind}").bounding_box() for kind in KINDS[:2])
     assert left_alone["y"] >= steered["y"] + steered["height"]  # beside the slider, what it does
     assert steered["width"] > 300
-    assert steered["y"] < 844  # in sight, without a scroll
+    prompt = page.locator("#prompt").bounding_box()
+    assert prompt["y"] + prompt["height"] < steered["y"]  # what it is that goes on
+    text = page.locator(".pane.steered .pane-text").bounding_box()
+    assert text["y"] + 30 < 844  # a line of it in sight, without a scroll
+    assert page.locator("#generate").bounding_box()["y"] > left_alone["y"]
     expect(page.locator("#language")).to_be_hidden()
     page.locator(".fold").click()
     expect(page.locator("#language")).to_be_visible()
