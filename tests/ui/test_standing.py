@@ -62,6 +62,19 @@ def test_in_words(studio):
     assert len(asked_in_words(studio, made)) < 120
 
 
+@pytest.mark.parametrize(
+    ("prompt", "end"),
+    [
+        ("Anna sees a boat.", "boat.”"),
+        ("猫睡觉。\n", "觉。”"),
+        ("Anna sees", "sees”."),
+        ("a" * 99, "a…”"),
+    ],
+)
+def test_a_sentence_ends_once(studio, prompt, end):
+    assert asked_in_words(studio, recipe(studio, prompt=prompt)).endswith(end)
+
+
 def test_a_link_asks_for_something_or_not():
     assert recipe_of({}) is None
     assert recipe_of({"utm_source": "a", "fbclid": "b", "__theme": "dark"}) is None

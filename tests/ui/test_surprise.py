@@ -90,7 +90,7 @@ def test_writing_in_a_language_needs_no_prompt(studio: Studio) -> None:
     assert view["state"] == "done"
     assert [pane["badges"] for pane in view["panes"]]
     assert "asked" not in view["panes"][0]
-    assert asked_in_words(studio, recipe).endswith("Swahili, from nothing")
+    assert asked_in_words(studio, recipe).endswith("Swahili, from nothing.")
     assert "prompt = clas.from_nothing(lm)" in recipe.to_python()
     for other in ({"method": "CLAS"}, {"method": "DiffMean", "chat": True}):
         with pytest.raises(ClasError, match="Write a prompt"):

@@ -31,7 +31,7 @@ def stored_cells(studio: Studio, code: str) -> dict[str, Data]:
             "alpha": recipe.alpha,
             "of": f"{keys['curves']} {recipe.target}",
             "view": view,
-            "words": f"Stored answers for {asked_in_words(studio, recipe)}.",
+            "words": f"Stored answers for {asked_in_words(studio, recipe)}",
         }
     return cells
 

@@ -18,6 +18,7 @@ from .served import of_text
 from .studio import Studio, steering_only
 
 Keys = dict[str, str]  # by what shows results, as in UNKNOWN
+_ENDS = tuple(".…?!。？！।؟")  # after which a sentence needs no full stop
 Standing = dict[str, Any]  # what a result is for, as the page's stamp takes it
 UNKNOWN: Keys = dict.fromkeys(("steer", "link", "map", "neurons", "measure", "curves"), "?")
 
@@ -77,10 +78,11 @@ def _words_of_one(studio: Studio, recipe: Recipe, language: bool = False) -> str
 
 
 def asked_in_words(studio: Studio, recipe: Recipe) -> str:
-    """As `words_of`, with the language and the prompt's beginning."""
+    """As `words_of`, with the language and the prompt's beginning: the end of a sentence."""
     line = " ".join(recipe.prompt.split())
     prompt = line if len(line) <= 60 else f"{line[:59]}…"
-    asked = f": “{prompt}”" if prompt else ", from nothing"
+    end = "" if prompt.endswith(_ENDS) else "."
+    asked = f": “{prompt}”{end}" if prompt else ", from nothing."
     if studio.served is not None:
         return f"{' and '.join(studio.served.titles)}{asked}"
     return f"{words_of(studio, recipe)}, {get_language(recipe.target).name}{asked}"

@@ -390,7 +390,7 @@ def _first_result(studio: Studio, values: dict[str, Any]) -> tuple[str | None, s
 def _made_for(studio: Studio, recipe: Recipe, control: bool) -> str:
     """What the panes are for, or without a control a link."""
     key = keys_of(studio, recipe, control)["steer"]
-    return stamp_value(standing(key, words=f"For {asked_in_words(studio, recipe)}."))
+    return stamp_value(standing(key, words=f"For {asked_in_words(studio, recipe)}"))
 
 
 def how_busy(studio: Studio, recipe: Recipe, control: bool) -> str:
