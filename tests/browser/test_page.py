@@ -11,6 +11,7 @@ from clas_core.ui.behind import first
 from clas_core.ui.behind.goals import GOALS
 from clas_core.ui.behind.views import KINDS
 from clas_core.ui.tabs import neurons
+from clas_core.ui.tabs import page as page_module
 
 pytestmark = pytest.mark.browser
 
@@ -60,6 +61,23 @@ def test_first_screen_is_a_stored_result(open_page, studio):
     expect(page.locator("#detected")).to_contain_text("Swahili, the language of the example")
     expect(page.locator("#steer-stamp")).to_contain_text("For CLAS, strength 0.5")
     expect(page.locator(".pane-ask")).to_have_count(3)
+
+
+def test_a_late_opening_leaves_a_visitor_in_the_tab_that_they_chose(open_page, monkeypatch):
+    quick, go_on = page_module.opening_language, threading.Event()
+
+    def late(*args):
+        assert go_on.wait(60)
+        return quick(*args)
+
+    monkeypatch.setattr(page_module, "opening_language", late)
+    page = open_page(locale="en")
+    tab = page.get_by_role("tab", name="Neurons")
+    tab.click()
+    expect(tab).to_have_attribute("aria-selected", "true")
+    go_on.set()
+    expect(page.locator("#detected")).to_contain_text("English, the language of the example")
+    expect(tab).to_have_attribute("aria-selected", "true")
 
 
 def test_dragging_changes_the_text_without_the_server(open_page, studio):

@@ -218,10 +218,10 @@ def build(studio: Studio) -> gr.Blocks:
                 return {}
             text = first_prompt(studio, code)
             cells = stored_cells(studio, code)
-            return {
-                **renewed(studio, {"prompt": text}, to, place=place),
-                steer.stored: stored_value(cells, sweep_to(studio, code)),
-            }
+            made = renewed(studio, {"prompt": text}, to, place=place)
+            if to == "steer":  # where they may have left already
+                del made[tab], made[tabs]
+            return {**made, steer.stored: stored_value(cells, sweep_to(studio, code))}
 
         def accept_link(recipe: Recipe | None) -> tuple[Any, ...]:
             if recipe is None:
