@@ -107,6 +107,7 @@ def fork(
 
 def move(x: Tensor, shift: Tensor, dim: int) -> Tensor:
     """`x` [rows, ...] with each row moved by `shift` [rows] along `dim`, its first entry before."""
+    shift = shift.to(x.device)
     places = torch.arange(x.shape[dim], device=x.device) - shift[:, None]  # [rows, length]
     shape = [len(x)] + [1] * (x.ndim - 1)
     shape[dim] = x.shape[dim]
@@ -117,7 +118,7 @@ def _copy(layer: Any, rows: Tensor | None, shift: Tensor | None) -> Any:
     twin = copy.copy(layer)
     for name, value in vars(layer).items():
         if isinstance(value, Tensor) and value.ndim > 1 and rows is not None:
-            value = value[rows]  # keys and values, [rows, heads, tokens, size]
+            value = _of(value, rows)  # keys and values, [rows, heads, tokens, size]
             setattr(twin, name, value if shift is None else move(value, shift, value.ndim - 2))
         elif isinstance(value, dict):  # states that are changed in place, and what is known of them
             setattr(twin, name, {key: _copy_state(state, rows) for key, state in value.items()})
@@ -127,7 +128,12 @@ def _copy(layer: Any, rows: Tensor | None, shift: Tensor | None) -> Any:
 def _copy_state(state: Any, rows: Tensor | None) -> Any:
     if not isinstance(state, Tensor):
         return state
-    return state.clone() if rows is None else state[rows]
+    return state.clone() if rows is None else _of(state, rows)
+
+
+def _of(x: Tensor, rows: Tensor) -> Tensor:
+    """These rows of a layer's cache, which is on the layer's own device."""
+    return x[rows.to(x.device)]
 
 
 def in_batches(

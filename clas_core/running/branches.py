@@ -64,7 +64,7 @@ class Branches:
         `prompt` [rows]: how many tokens of all that is read then, padding included, the prompt
         takes; to be said once it is read to its end, before which all is prompt.
 
-        Returns the last block's output [rows, tokens, hidden] under each plan.
+        Returns the last block's output [rows, tokens, hidden] under each plan, where inputs are.
         """
         self._mask = torch.cat([self._mask.expand(len(mask), -1), mask], dim=1)
         self._prompt = self._prompt if prompt is None else prompt
@@ -80,7 +80,7 @@ class Branches:
             else:
                 cache.layers[:start] = self._caches[None].layers[:start]
                 found[plan] = trunk.rerun(plan, start, end, cache)
-        return [found[plan] for plan in self.plans]
+        return [found[plan].to(ids.device) for plan in self.plans]
 
     @torch.inference_mode()
     def select(self, rows: Tensor, shift: Tensor | None = None) -> Branches:

@@ -51,7 +51,8 @@ class RoomyLayer(DynamicLayer):
     def put(self, places: Tensor, layer: Any, chosen: Tensor) -> None:
         """Let the chosen rows of another layer stand in these places, each ending where ours do."""
         for store, x in zip(self._stores, (layer.keys, layer.values)):
-            store[places, :, : self._length] = right([_chosen(x, chosen)], self._length)
+            own = places.to(store.device)
+            store[own, :, : self._length] = right([_chosen(x, chosen)], self._length)
 
     def _view(self) -> tuple[Tensor, Tensor]:
         self.keys, self.values = (store[:, :, : self._length] for store in self._stores)
@@ -147,4 +148,5 @@ def _join_states(states: Sequence[Any], rows: Sequence[Tensor]) -> Any:
 
 
 def _chosen(x: Tensor, rows: Tensor) -> Tensor:
-    return x if len(rows) == len(x) else x[rows]  # they keep their order
+    # They keep their order; each layer's are on its own device.
+    return x if len(rows) == len(x) else x[rows.to(x.device)]

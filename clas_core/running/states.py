@@ -173,5 +173,5 @@ def _fill(pooled: Tensor, batch: _Batch, trace: Trace) -> None:
 @torch.inference_mode()
 def _pool(hidden: Tensor, content: Tensor) -> Tensor:
     """Mean over the tokens of content: [batch, tokens, hidden] -> [batch, hidden], fp32, CPU."""
-    weight = content.to(torch.float32)[..., None]
+    weight = content.to(hidden.device, torch.float32)[..., None]
     return ((hidden.float() * weight).sum(1) / weight.sum(1).clamp(min=1)).cpu()

@@ -23,7 +23,8 @@ from .batch import Plan, arguments, new_cache
 class Trace(Tap):
     """One forward: the states before every block and after the last, and each block's call.
 
-    stream: [layers + 1] tensors [rows, tokens, hidden]; l is the output of block l - 1.
+    stream: [layers + 1] tensors [rows, tokens, hidden]; l is the output of block l - 1, on the
+    device of that block.
     """
 
     def __init__(self, lm: LanguageModel) -> None:
@@ -106,6 +107,7 @@ def reruns(lm: LanguageModel) -> bool:
             branch.layers[:middle] = trunk.layers[:middle]
             split.append(trace.rerun(plan, middle, layers, branch))
             plain.append(Trace(lm).run(plan, now, so_far, whole).stream[layers])
-        found, wanted = (torch.cat(parts, dim=1)[mask.bool()].float() for parts in (split, plain))
+        text = mask.bool().to(plain[0].device)
+        found, wanted = (torch.cat(parts, dim=1)[text].float() for parts in (split, plain))
         _able[lm.model] = bool((found - wanted).abs().max() <= 1e-3 * wanted.std())
     return _able[lm.model]

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measure(arguments: argparse.Namespace) -> None:
     recipe = recipe_of(arguments)
-    lm = open_model(recipe)
+    lm = open_model(arguments, recipe)
     corpus = ParallelCorpus.open(recipe.corpus)
     corpus = corpus.subset(arguments.languages, arguments.sentences)
     with bar("measuring", "sentence") as progress:
@@ -72,7 +72,7 @@ def _measure(arguments: argparse.Namespace) -> None:
 
 def _steer(arguments: argparse.Namespace) -> None:
     recipe = recipe_of(arguments)
-    lm = open_model(recipe)
+    lm = open_model(arguments, recipe)
     prompt = recipe.render(lm)
     plan = recipe.build(atlas_of(arguments, recipe, lm))
     steps = generate(
@@ -114,7 +114,7 @@ def _steer(arguments: argparse.Namespace) -> None:
 
 def _bake(arguments: argparse.Namespace) -> None:
     recipe = recipe_of(arguments)
-    lm = open_model(recipe)
+    lm = open_model(arguments, recipe)
     plan = recipe.build(atlas_of(arguments, recipe, lm))
     bake(lm, plan, arguments.out, dataclasses.asdict(recipe))
     print(f"{arguments.out}: {recipe.model} with {recipe.method} for {recipe.target}")
@@ -218,6 +218,8 @@ def _command(
     command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     command.set_defaults(run=run)
     command.add_argument("--recipe", help="a recipe: .json file, link or query; options override")
+    text = "auto: spread a large model over GPUs, then memory and disk, by accelerate"
+    command.add_argument("--device-map", metavar="MAP", help=text)
     group = command.add_argument_group("recipe")
     for field, (kind, meaning) in RECIPE_OPTIONS.items():
         option = "--" + field.replace("_", "-")

@@ -59,7 +59,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     tasks, codes = _tasks(arguments), arguments.languages
     chosen = [one for path in arguments.chosen or () for one in load_chosen(path)]
     recipe = _recipe_of(arguments, chosen) if chosen else recipe_of(arguments)
-    lm = open_model(recipe)
+    lm = open_model(arguments, recipe)
     atlas, prompting = atlas_of(arguments, recipe, lm), Prompting.of(recipe, lm)
     if chosen:
         loaded = load_items(tasks, Test, codes, arguments.items)
@@ -91,7 +91,7 @@ def sweep(arguments: argparse.Namespace) -> None:
         settings = grid(recipe, values)
     else:
         settings = random_search(recipe, values, arguments.random, recipe.seed)
-    lm = open_model(recipe)
+    lm = open_model(arguments, recipe)
     atlas, prompting = atlas_of(arguments, recipe, lm), Prompting.of(recipe, lm)
     loaded = load_items(tasks, Validation, codes, arguments.items)
     drawn, settings = len(settings), active_settings(settings, atlas, loaded)
@@ -133,7 +133,7 @@ def marks(arguments: argparse.Namespace) -> None:
         _, strengths = _values(f"alpha={arguments.strengths}")
     if isinstance(strengths, Between):
         raise ClasError("List the strengths, such as 0.1,0.2,0.5.")
-    lm = open_model(recipe)
+    lm = open_model(arguments, recipe)
     atlas = atlas_of(arguments, recipe, lm)
     with bar("trying", "prompt") as progress:
         found = find_marks(

@@ -97,9 +97,17 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
     return dataclasses.replace(Recipe.suggested("village") if usual else plain, **given)
 
 
-def open_model(recipe: Recipe) -> LanguageModel:
-    """The model that the recipe names, on this process's own GPU. Raises ClasError if it can't."""
-    return load(recipe.model, dtype=recipe.dtype, revision=recipe.revision, device=_own_gpu())
+def open_model(arguments: argparse.Namespace, recipe: Recipe) -> LanguageModel:
+    """The model that the recipe names, on this process's own GPU, or as --device-map spreads it.
+
+    Raises ClasError if it can't be opened, or if several workers would spread one each.
+    """
+    spread = arguments.device_map
+    if spread and (getattr(arguments, "workers", 1) > 1 or getattr(arguments, "cluster", False)):
+        raise ClasError("--device-map spreads one model over the devices: take one worker.")
+    place = None if spread else _own_gpu()
+    wanted = {"dtype": recipe.dtype, "revision": recipe.revision}
+    return load(recipe.model, **wanted, device=place, device_map=spread)
 
 
 def _own_gpu() -> str | None:

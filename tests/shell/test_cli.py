@@ -12,6 +12,7 @@ from clas_core.atlas.atlas import Atlas
 from clas_core.model.loading import load
 from clas_core.model.prompts import render
 from clas_core.running.generation import generate
+from clas_core.shell import options
 from clas_core.shell.cli import main
 from clas_core.steering.recipe import Recipe
 from clas_core.text.corpus import ParallelCorpus
@@ -47,6 +48,21 @@ def atlas(place, common):
 def steer(capsys, *arguments):
     assert main(["steer", *arguments, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
+
+
+def test_a_model_is_spread(place, common, capsys, monkeypatch):
+    seen = []
+    spread = options.load
+    monkeypatch.setattr(
+        options, "load", lambda *args, **more: seen.append(more) or spread(*args, **more)
+    )
+    monkeypatch.setattr(options, "_own_gpu", lambda: "cpu")  # as of processes that share a machine
+    asked = [*common, *SETTINGS, "--target", "sw", PROMPT]
+    assert steer(capsys, *asked, "--device-map", "auto") == steer(capsys, *asked)
+    assert [(one["device"], one["device_map"]) for one in seen] == [(None, "auto"), ("cpu", None)]
+    command = ["sweep", *common, "--tasks", "retrieval", "--grid", "alpha=1", "--out", "x"]
+    assert main([*command, "--device-map", "auto", "--workers", "2"]) == 1
+    assert "--device-map spreads one model over the devices" in capsys.readouterr().err
 
 
 def test_measure(place, common, atlas, tiny_lm, tiny_corpus, capsys):
