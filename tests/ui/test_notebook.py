@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -16,8 +17,12 @@ from tiny_studio import made_up_corpus
 
 import clas_core as clas
 from clas_core.errors import ClasError
+from clas_core.evaluation.marks import Marks
+from clas_core.model.architecture import LanguageModel
 from clas_core.running.generation import generate
+from clas_core.ui.behind import studio as behind
 from clas_core.ui.behind.studio import Studio
+from clas_core.ui.behind.threads import Ending
 
 RECIPE = {"target": "sw", "alpha": 2.0, "beta": 3.0, "gamma": 0.0, "max_new_tokens": 8}
 
@@ -28,9 +33,18 @@ def lm() -> Any:
 
 
 @pytest.fixture(autouse=True)
-def cold(monkeypatch: pytest.MonkeyPatch) -> None:
-    """UMAP takes seconds to import, and no map is drawn here."""
+def tried(monkeypatch: pytest.MonkeyPatch) -> list[tuple[LanguageModel, str, Any]]:
+    """Model, goal and progress of what marks are found for; UMAP takes seconds to import, and no
+    map is drawn here."""
+    found: list[tuple[LanguageModel, str, Any]] = []
+
+    def opening(lm: LanguageModel, atlas: Any, corpus: Any, goal: str, progress: Any) -> Marks:
+        found.append((lm, goal, progress))
+        return Marks(goal, {"method": "Silence", "layers": [1, 3]}, ("sw",), 6, ())
+
     monkeypatch.setattr(Studio, "warm_up", lambda self: None)
+    monkeypatch.setattr(behind, "opening", opening)
+    return found
 
 
 @pytest.fixture
@@ -62,6 +76,23 @@ def test_it_opens_below_the_cell_and_goes_on(lm: Any, shown: list[str]) -> None:
             client.predict("", "Anna", {**RECIPE, "corpus": "other"}, api_name="/steer")
     finally:
         app.close(verbose=False)
+
+
+def test_marks_of_the_model_in_memory_are_found_until_the_page_is_closed(
+    lm: Any, tried: list[tuple[LanguageModel, str, Any]]
+) -> None:
+    app = clas.studio(lm, made_up_corpus())
+    try:
+        for thread in threading.enumerate():
+            if thread.name == "marks":
+                thread.join(timeout=60)
+        assert [(of, goal) for of, goal, _ in tried] == [(lm, goal) for goal in behind.FOUND]
+        progress = tried[-1][2]
+        progress(1, 2)
+    finally:
+        app.close(verbose=False)
+    with pytest.raises(Ending):
+        progress(2, 2)
 
 
 def test_called_again_it_takes_the_place_of_the_page_before(lm: Any) -> None:

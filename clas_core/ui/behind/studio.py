@@ -57,7 +57,7 @@ from .parting import find_parting
 from .profile import Profile
 from .served import Served, of_text
 from .stored import Stored
-from .threads import quickest_threads, run_behind
+from .threads import Ending, quickest_threads, run_behind
 from .unknown import notice_of
 from .views import View, asked_pane, control_of, steer_view
 from .works import peaking
@@ -110,6 +110,7 @@ class Studio:
         self.opening = stored.recipe if stored else self.suggested or Recipe()
         self.measured = measured
         self.marks: dict[str, Marks] = dict(marks or {})  # by goal, of those that are found
+        self.over = threading.Event()  # its page is closed: what is being found for it ends
         self.verdict = told(measured) if measured else ""
         self.example_codes = [code for code in atlas.languages if self.examples(code)]
         self._example_languages: dict[str, tuple[str, ...]] = {}
@@ -214,6 +215,8 @@ class Studio:
         return next((known for known in self.marks.values() if known.is_of(recipe)), None)
 
     def _give_way(self, done: int, total: int) -> None:
+        if self.over.is_set():
+            raise Ending
         self.gate.give_way()
 
     @property

@@ -29,7 +29,8 @@ def studio(
 
     In a notebook (Jupyter, Colab) it shows below the cell, `height` pixels high; elsewhere its
     address is `local_url` of the app that is returned, whose `close()` ends it. Called again for
-    the same model, the page before is closed.
+    the same model, the page before is closed. Behind the page it is found at which strengths each
+    goal is seen, does best and breaks, which is kept.
 
     corpus: a parallel text or a bundled one's name; None is "village" for the embedded model and
         "everyday" for others. atlas: what was measured on it, so that it isn't measured again.
@@ -64,4 +65,12 @@ def studio(
     options = {**launch_options(behind), "server_port": port, "height": height}
     page.launch(**options, prevent_thread_lock=True, quiet=True)
     _shown[lm] = page
+    close = page.close
+
+    def close_all(verbose: bool = True) -> None:
+        behind.over.set()  # the notebook goes on, and what nobody asks for any more must not
+        close(verbose)
+
+    page.close = close_all  # type: ignore[method-assign]
+    behind.find_marks()
     return page
