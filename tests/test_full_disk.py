@@ -369,7 +369,7 @@ def test_visitors_write_on_while_the_disk_is_full(tmp_path, monkeypatch, caplog)
         failed = measured()
         job = shelf.open(choice)
         opened = job.result.result(120)
-        assert opened.mapper.ready.wait(60)
+        opened.mapper.warm()
         written = everything(tmp_path), everything(downloads.folder)
         going.clear()
         for visitor in visitors:

@@ -36,6 +36,15 @@ def either(request, layout, tmp_path):
     return Layout.load(tmp_path / "layout.safetensors")
 
 
+def test_loops_are_kept_compiled(layout):
+    import umap.layouts
+    from numba.core.dispatcher import Dispatcher
+
+    loops = [one for one in vars(umap.layouts).values() if isinstance(one, Dispatcher)]
+    assert loops
+    assert all(one.stats.cache_path for one in loops)
+
+
 def test_fitted_points_stay_put(either, points):
     assert moved(either, either.place(points)) == (0, 0)
 

@@ -27,6 +27,7 @@ from tiny_studio import examples, made_up_corpus, tiny_studio
 from clas_core.atlas.atlas import Atlas
 from clas_core.errors import ClasError
 from clas_core.model.loading import load
+from clas_core.running.layout import Layout
 from clas_core.running.request import Request
 from clas_core.running.separation import separation_of
 from clas_core.running.states import hidden_states
@@ -275,12 +276,49 @@ def test_layers_below_the_bridge_do_not_move(studio):
     assert result.scores[0] == result.scores[1]
 
 
-def test_before_umap_is_warm_there_is_a_sketch():
+def test_umap_waits_for_the_first_map_of_which_there_is_a_sketch_first(monkeypatch):
+    """A page of which nobody asks a map does without its quarter of a gigabyte."""
+    warmed, go_on = [], threading.Event()
+    monkeypatch.setattr(mapper, "compile_loops", lambda: None)
+    monkeypatch.setattr(Layout, "warm", lambda: (go_on.wait(30), warmed.append(1)))
+    monkeypatch.setattr(Layout, "fit", lambda points: Layout(points[:, :2], points))
     studio = tiny_studio()
-    studio.mapper.ready.clear()
-    result = studio.mapper.compute(studio.plan(recipe(studio)), 3, patient=False)
+    studio.warm_up().join(timeout=30)
+    assert studio.mapper.begun
+    assert studio.mapper.ready.is_set()
+    assert not warmed
+    plan = studio.plan(recipe(studio))
+    result = studio.mapper.compute(plan, 3, patient=False)
     assert result.provisional
+    go_on.set()
+    assert studio.mapper.ready.wait(30)
+    monkeypatch.setattr(Layout, "place", lambda layout, points: points[:, :2])
+    for _ in range(2):
+        assert not studio.mapper.compute(plan, 3, patient=False).provisional
+    assert warmed == [1]
     assert result.before.shape == (len(studio.mapper.labels), 2)
+
+
+def test_loops_are_compiled_once_by_a_process_that_ends(monkeypatch):
+    started = []
+
+    class Process:
+        def __init__(self, command, **_):
+            started.append(command)
+            self.left = 2
+
+        def poll(self):
+            self.left -= 1
+            return None if self.left else 0
+
+        kill = wait = lambda self: None
+
+    monkeypatch.setattr(mapper, "_compiled", threading.Event())
+    monkeypatch.setattr(mapper.subprocess, "Popen", Process)
+    for _ in range(2):
+        mapper.compile_loops()
+    ((_, _, code),) = started
+    assert code.endswith("Layout.warm()")
 
 
 @pytest.mark.slow

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +27,7 @@ from ...text.corpus import ParallelCorpus
 from .gate import Gate
 from .inputs import anchor
 from .kept import Kept
+from .threads import check_ending, run_behind
 
 LAYOUTS = ASSETS / "village" / "layouts"
 _FAR = -1  # what is read there starts anywhere
@@ -84,6 +87,7 @@ class Mapper:
         self.lm, self.corpus, self._far = lm, corpus, far
         self.ready = threading.Event()
         self.ready.set()  # cleared only while `warm` is under way
+        self._warmed = False  # or about to be
         self._gate = gate
         self._running = threading.Lock()  # one steered pass at a time
         self._lock = threading.RLock()  # round all that is kept below
@@ -96,26 +100,48 @@ class Mapper:
         self.texts = [text for code in codes for text in corpus.sentences[code]]
         self.english = [corpus.sentences[self.anchor][number] for number in self.groups]
 
+    def read(self) -> None:
+        """Read the sentences, which takes a large model long, and have UMAP's loops compiled, of
+        which nothing stays in memory. Where the model is to be had in a visitor's call alone, they
+        are read then."""
+        try:
+            if self._far is None:
+                self._default_cache()
+        except Exception:
+            logging.getLogger(__name__).exception("the map's sentences could not be read")
+        compile_loops()
+
     def warm(self) -> None:
-        """Fill the cache of the default bridge, import and compile UMAP."""
+        """Read the sentences and import UMAP: some seconds, and memory that a page of which nobody
+        asks a map does without."""
+        self._warmed = True
         self.ready.clear()
         try:
-            if self._far is not None:
-                Layout.warm()  # nobody's call yet: the model isn't to be had
-                return
-            self._cache(bridge_layers(self.lm.num_layers)[0])
+            compile_loops()
             Layout.warm()
-            self.layout(self.lm.num_layers)
+            if self._far is None:  # else nobody's call reads them
+                self.layout(self.lm.num_layers)
         except Exception:
             logging.getLogger(__name__).exception("the map could not be warmed up")
         finally:
             self.ready.set()
 
+    def _begin_to_warm(self) -> None:
+        with self._lock:
+            if self._warmed:
+                return
+            self._warmed = True
+            self.ready.clear()
+        run_behind("warm-up", self.warm)
+
     def compute(self, plan: SteeringPlan, layer: int, *, patient: bool = True) -> MapResult:
         """The map at `layer` (0 embeddings, l output of block l) without and with `plan`.
 
-        Not `patient`: answers at once while UMAP is warming up, marked as provisional.
+        Not `patient`: answers at once while UMAP is warming up, which the first such map begins,
+        marked as provisional.
         """
+        if not patient:
+            self._begin_to_warm()
         if not 0 <= layer <= self.lm.num_layers:
             raise ClasError(f"Choose a layer from 0 to {self.lm.num_layers}, not {layer}.")
         # A plan that is kept here can't have given its id to another one.
@@ -208,6 +234,36 @@ class Mapper:
             if layer not in self._unsteered:
                 self._unsteered[layer] = self._score(points)
             return self._unsteered[layer]
+
+
+_COMPILING = threading.Lock()
+_compiled = threading.Event()
+
+
+def compile_loops() -> None:
+    """Have UMAP's loops compiled and kept on disk, once, by a process of its own: what the compiler
+    takes, 200 MB, ends with it. Where that fails, the first map compiles them."""
+    with _COMPILING:
+        if _compiled.is_set():
+            return
+        _compiled.set()
+        code = "from clas_core.running.layout import Layout; Layout.warm()"
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-c", code],
+                cwd=Path(__file__).parents[3],  # where this package is
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        except OSError:
+            return
+        try:
+            while process.poll() is None:
+                check_ending()
+                time.sleep(0.1)
+        finally:
+            process.kill()
+            process.wait()
 
 
 @torch.inference_mode()

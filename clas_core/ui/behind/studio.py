@@ -188,10 +188,9 @@ class Studio:
         first = self.stored.prompts.get(code) if self.stored else None
         return sorted(ready, key=lambda text: text != first)
 
-    def warm_up(self) -> None:
-        """Get the map ready behind the page: UMAP takes seconds to import and compile."""
-        self.mapper.ready.clear()
-        run_behind("warm-up", self.mapper.warm)
+    def warm_up(self) -> threading.Thread:
+        """Read the map's sentences behind the page; UMAP waits for the first map."""
+        return run_behind("reading", self.mapper.read)
 
     def find_marks(self) -> threading.Thread:
         """Find behind the page at which strengths each goal's method says something, a goal after
