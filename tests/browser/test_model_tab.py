@@ -154,3 +154,33 @@ def test_a_link_to_an_authors_own_text_says_so(open_page):
     page = open_page("?corpus=theirs.tsv&alpha=0.8")
     expect(page.locator(".toast-body")).to_contain_text("author's own text, theirs.tsv")
     expect(page.locator("#strength output")).to_contain_text("0.50")
+
+
+def test_a_link_opens_what_it_says_over_a_visitors_own_text(open_page, url, tmp_path):
+    """That was opened behind the same link, and that a reload finds again."""
+    query = "?alpha=1.3&target=ar&prompt=Anna"
+    page = open_page(query)
+    expect(page.locator("#strength output")).to_contain_text("1.30")
+    choose(page, "village", "My own files")
+    upload(page, tmp_path)
+    open_it(page, "mine.tsv")
+    page.wait_for_function("JSON.parse(sessionStorage.getItem('clas')).settings.strength === 0.5")
+    page.reload()
+    expect(page.locator("#model-line")).to_contain_text("mine.tsv")
+    page.wait_for_function("window.clasOpened")  # what a reload finds is all set
+    page.locator("#goals input[value=silence]").check()
+    expect(page).to_have_url(f"{url}#goal=silence&tab=steer")
+    expect(page.locator("#steer-stamp")).to_contain_text("Silence")
+    page.wait_for_function(
+        "JSON.parse(sessionStorage.getItem('clas')).settings.method === 'Silence'"
+    )
+    page.reload()
+    expect(page.locator("#model-line")).to_contain_text("mine.tsv")
+    expect(page.locator("#steer-stamp")).to_contain_text("Silence")
+    page.goto("about:blank")
+    page.goto(f"{url}#goal=write")
+    expect(page.locator("#steer-stamp")).to_contain_text("DiffMean")
+    expect(page.locator("#model-line")).not_to_contain_text("mine.tsv")
+    page.goto(url + query)
+    expect(page.locator("#strength output")).to_contain_text("1.30")
+    expect(page.locator("#model-line")).not_to_contain_text("mine.tsv")

@@ -23,7 +23,7 @@ def recipe_of(query: Mapping[str, str]) -> Recipe | None:
 
 
 def place_of(address: Any) -> dict[str, str]:
-    """What the part of an address behind # says: tab, layer, goal."""
+    """What the part of an address behind # says: tab, layer, goal; and `again` after a reload."""
     return dict(parse_qsl(address.removeprefix("#"))) if isinstance(address, str) else {}
 
 

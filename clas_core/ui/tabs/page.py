@@ -80,7 +80,8 @@ ADDRESS = """() => {
   } catch {
     kept = "";
   }
-  return [location.hash, kept];
+  const way = performance.getEntriesByType("navigation")[0]?.type;
+  return [location.hash + (["reload", "back_forward"].includes(way) ? "&again=1" : ""), kept];
 }"""
 QUIET: dict[str, Any] = {"show_progress": "hidden", "queue": False}
 Updates = dict[Any, Any]  # of components, by component
@@ -193,11 +194,14 @@ def build(studio: Studio) -> gr.Blocks:
             try:
                 recipe = recipe_of(request.query_params)
                 goal = GOALS.get(place.get("goal", "")) if recipe is None else None
-                if goal is not None:
-                    first = shelf.first
+                # A goal's address is also where it was chosen for a visitor's own model or text.
+                followed = goal is not None and "again" not in place
+                found = None if followed else remembered(shelf, kept)
+                first = shelf.first
+                if goal is not None and (found is None or found[0] is first):
                     code = opening_language(first, request.headers.get("accept-language", ""))
                     return renewed(first, goal.settings(first, code), by_goal=True)
-                if (found := remembered(shelf, kept)) is not None:
+                if found is not None:
                     return renewed(*found, to, place=place)
                 if recipe is None:
                     return {**here, **in_own_language(request, to, place)}
