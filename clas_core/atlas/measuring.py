@@ -147,7 +147,9 @@ class Sums(Tap):
         self.tensors["norm"][layer, self._language] += _added_up(lengths)[0]
 
     def _count_open(self, site: Site, gate: Tensor) -> None:
-        total = _added_up(self._by_text((gate > 0).float(), site))
+        # At once in float32: to compare and then to convert takes four times as long.
+        is_open = torch.gt(gate, 0, out=torch.empty_like(gate, dtype=torch.float32))
+        total = _added_up(self._by_text(is_open, site))
         self.tensors["open"][site.layer, self._language, site.neurons] += total.long()
 
     def _by_text(self, x: Tensor, site: Site) -> Tensor:

@@ -95,7 +95,7 @@ def test_a_crowd_is_heard_by_the_page_s_own_protocol():
         tally, seconds = load.visit(urlsplit(address).port, crowd, 8)
     assert tally.errors == Counter()
     assert noted == []
-    kinds = {"page", "first text", "whole answer", "drag", "map", "measurement"}
+    kinds = {"page", "first text", "whole answer", "drag heard", "map", "measurement"}
     assert set(tally.seconds) == kinds
     assert len(tally.seconds["page"]) == 8
     assert tally.at("first text", 1) <= tally.at("whole answer", 1)

@@ -322,22 +322,25 @@ class Onlooker(threading.Thread):
         names = ("chromium", "chromium-browser", "google-chrome")
         chromium = next(filter(None, map(shutil.which, names)), None)
         try:
-            from playwright.sync_api import sync_playwright
+            from playwright.sync_api import Error, sync_playwright
         except ImportError:
             return
         if chromium is None:
             return
-        rng, before = random.Random(0), 0.0
-        with sync_playwright() as play:
-            browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-            page = browser.new_page(reduced_motion="reduce")
-            page.goto(f"http://127.0.0.1:{self._port}/")
-            page.wait_for_function("window.clasOpened && window.clasNow && window.clasStored")
-            while not self._end.wait(1.0):
-                to = rng.choice([one for one in STORED if one != before])
-                self._tally.add("drag seen", page.evaluate(_DRAG, to))
-                before = to
-            browser.close()
+        try:
+            with sync_playwright() as play:
+                page = play.chromium.launch(
+                    executable_path=chromium, args=["--no-sandbox"]
+                ).new_page(reduced_motion="reduce")
+                page.goto(f"http://127.0.0.1:{self._port}/")
+                page.wait_for_function("window.clasOpened && window.clasNow && window.clasStored")
+                rng, before = random.Random(0), 0.0
+                while not self._end.wait(1.0):
+                    to = rng.choice([one for one in STORED if one != before])
+                    self._tally.add("drag seen", page.evaluate(_DRAG, to))
+                    before = to
+        except Error as error:
+            self._tally.fail(f"the browser: {error}"[:120])
 
     def stop(self) -> None:
         """End it, and wait until it has."""
@@ -372,9 +375,11 @@ class Crowd:
             yield from [deed] * count
 
 
-def visit(port: int, crowd: Crowd, seconds: float, *, opened: bool = False) -> tuple[Tally, float]:
+def visit(
+    port: int, crowd: Crowd, seconds: float, *, opened: bool = False, browser: bool = False
+) -> tuple[Tally, float]:
     """Let a crowd in for so long; what they saw, and how long it really was. `opened`: they have
-    the page before that."""
+    the page before that. `browser`: one more of those who drag, if any, does so in a browser."""
     tally = Tally()
     deeds = list(crowd.people())
     people = [Person(port, tally) for _ in deeds]
@@ -406,7 +411,7 @@ def visit(port: int, crowd: Crowd, seconds: float, *, opened: bool = False) -> t
             time.sleep(max(0.0, min(due, end) - time.monotonic()))
 
     threads = [threading.Thread(target=live, args=pair, daemon=True) for pair in enumerate(deeds)]
-    onlooker = Onlooker(port, tally) if crowd.dragging else None
+    onlooker = Onlooker(port, tally) if browser and crowd.dragging else None
     for thread in [*threads, *([onlooker] if onlooker else [])]:
         thread.start()
     for thread in threads:
@@ -548,7 +553,7 @@ def main() -> int:
         while True:
             watch = Watch(process)
             watch.start()
-            tally, seconds = visit(port, crowd, chosen.seconds)
+            tally, seconds = visit(port, crowd, chosen.seconds, browser=True)
             memory = watch.stop()
             load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
             print(f"\n{crowd}, {seconds:.0f} s; load average {load}\n")
