@@ -194,7 +194,12 @@ def test_no_answer_takes_for_ever(server, behave):
 
 def test_one_failure_ends_the_other_too():
     with serving("left-alone", "baked") as (one, other):
-        one.behave, other.behave = whole(500, None), endless_signs_of_life
+
+        def fail(to: Handler) -> None:
+            assert other.begun.wait(20)  # who was never asked can't be left
+            to.whole(500, None)
+
+        one.behave, other.behave = fail, endless_signs_of_life
         endpoints = [Endpoint(f"{each.url}#m", each.model) for each in (one, other)]
         with pytest.raises(ClasError, match="left-alone failed"):
             list(write_apart(endpoints, Question("Hi"), threading.Event()))
