@@ -412,7 +412,9 @@ def visit(
 
     threads = [threading.Thread(target=live, args=pair, daemon=True) for pair in enumerate(deeds)]
     onlooker = Onlooker(port, tally) if browser and crowd.dragging else None
-    for thread in [*threads, *([onlooker] if onlooker else [])]:
+    if onlooker:
+        onlooker.start()
+    for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(timeout=max(0.0, end + PATIENCE - time.monotonic()))

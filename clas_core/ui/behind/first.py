@@ -46,7 +46,11 @@ def opening_view(studio: Studio, settings: dict[str, Any]) -> tuple[Data, str] |
 
 def curves(studio: Studio) -> list[Data]:
     """What the plots below the panes show for a prompt in each stored language, with the key of the
-    steering that they are of at any strength."""
+    steering that they are of at any strength; every page that opens asks for it."""
+    return studio.mine.get(lambda: _curves(studio), "curves")
+
+
+def _curves(studio: Studio) -> list[Data]:
     stored = studio.stored
     if stored is None:
         return []
